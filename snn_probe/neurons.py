@@ -1,0 +1,97 @@
+"""LIF and IF neurons with their first derivative in closed form, one timestep at a time.
+
+SpikingJelly's neurons spend most of a backward pass on elementwise operations that depend on the forward pass only.
+Here they are done once: for the charge h = charge(v, x), the spike s = S(h - V_th) and the reset v' = reset(h, s),
+
+    surrogate = S'(h - V_th)          through_time = dv'/dh = (1 - s) + (v_reset - h) S'   (hard reset)
+                                                            = 1 - V_th S'                  (soft reset)
+    dL/dh = dL/ds surrogate + dL/dv' through_time,   dL/dx = dL/dh dh/dx,   dL/dv = dL/dh dh/dv,
+
+so each further backward pass costs three products. Spikes and gradients are those of the neuron replaced; second
+derivatives are not offered (asking for them is an error), so curvature must run on the original neurons.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current, potential, neuron):
+        reset = 0.0 if neuron.v_reset is None else neuron.v_reset
+        tau = getattr(neuron, "tau", None)
+        if tau is None:
+            charged = potential + current
+        elif neuron.decay_input:
+            charged = potential + (current - (potential - reset)) / tau
+        else:
+            charged = potential - (potential - reset) / tau + current
+        spikes, surrogate = _fire(charged - neuron.v_threshold, neuron.surrogate_function)
+        if neuron.v_reset is None:
+            after = charged - spikes * neuron.v_threshold
+            through_time = torch.ones_like(charged) if neuron.detach_reset else 1.0 - neuron.v_threshold * surrogate
+        else:
+            after = spikes * reset + (1.0 - spikes) * charged
+            through_time = 1.0 - spikes
+            if not neuron.detach_reset:
+                through_time.addcmul_(reset - charged, surrogate)
+        ctx.save_for_backward(surrogate, through_time)
+        ctx.set_materialize_grads(False)
+        ctx.per_current = 1.0 / tau if tau is not None and neuron.decay_input else 1.0
+        ctx.leak = 1.0 if tau is None else 1.0 - 1.0 / tau
+        return spikes, after
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_spikes, d_after):
+        surrogate, through_time = ctx.saved_tensors
+        d_charged = d_spikes * surrogate if d_spikes is not None else None
+        if d_after is not None:
+            d_charged = d_after * through_time if d_charged is None else d_charged.addcmul_(d_after, through_time)
+        if d_charged is None:
+            return None, None, None
+        d_current = d_charged if ctx.per_current == 1.0 else d_charged * ctx.per_current
+        d_potential = d_charged * ctx.leak if ctx.needs_input_grad[1] else None
+        return d_current, d_potential, None
+
+
+def _fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tensor]:
+    """Spikes at ``distance`` = h - V_th, and the surrogate's derivative there."""
+    with torch.enable_grad():
+        leaf = distance.detach().requires_grad_()
+        spikes = surrogate_function(leaf)
+        (slope,) = torch.autograd.grad(spikes, leaf, torch.ones_like(leaf))
+    return spikes.detach(), slope
+
+
+def _forward(neuron: nn.Module, current: Tensor) -> Tensor:
+    (potential,) = neuron.materialize_states((current,), tuple(neuron._memories.values()), "s")
+    spikes, neuron._memories["v"] = _Step.apply(current, potential, neuron)
+    return spikes
+
+
+def _replaceable(module: nn.Module) -> bool:
+    from spikingjelly.activation_based import neuron
+
+    return (
+        type(module) in (neuron.LIFNode, neuron.IFNode)
+        and not module.store_v_seq
+        and getattr(module, "_neuron_precision", None) is None
+    )
+
+
+@contextmanager
+def first_order(model: nn.Module) -> Iterator[None]:
+    """Within this context the model's single-step LIFNode and IFNode modules run as described above."""
+    replaced = [m for m in model.modules() if _replaceable(m) and m.step_mode == "s"]
+    try:
+        for module in replaced:
+            module.forward = partial(_forward, module)
+        yield
+    finally:
+        for module in replaced:
+            module.__dict__.pop("forward", None)

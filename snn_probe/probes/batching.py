@@ -1,0 +1,53 @@
+"""What every probe does with its batches: refuse empty and one-shot ones, regroup, move to the model's device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from snn_probe.temporal import Batches
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter (or buffer); the CPU if it has neither."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def on_device(batches: Batches, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches, checked and moved to ``device``, empty ones refused."""
+    if iter(batches) is batches:
+        raise ValueError("batches is a one-shot iterator; give a list or another object that can be iterated again.")
+    count = 0
+    for inputs, labels in batches:
+        if len(inputs) == 0 or len(inputs) != len(labels):
+            raise ValueError(
+                f"Batch {count} has {len(inputs)} inputs and {len(labels)} labels; give equally many, at least one."
+            )
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            raise ValueError(f"Batch {count} contains NaN or infinite inputs; clean the data before probing.")
+        yield inputs.to(device), labels.to(device)
+        count += 1
+    if count == 0:
+        raise ValueError("batches is empty; give at least one batch (inputs, labels).")
+
+
+def regrouped(batches: Iterator[tuple[Tensor, Tensor]], group_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same examples in the same order, in batches that hold whole groups of ``group_size`` consecutive examples.
+
+    Groups therefore do not depend on where batches end. What is left over at the end, fewer than ``group_size``
+    examples, is not yielded.
+    """
+    kept: list[tuple[Tensor, Tensor]] = []
+    for inputs, labels in batches:
+        if group_size == 1:
+            yield inputs, labels
+            continue
+        kept.append((inputs, labels))
+        total = sum(len(y) for _, y in kept)
+        whole = total - total % group_size
+        if whole:
+            x, y = torch.cat([x for x, _ in kept]), torch.cat([y for _, y in kept])
+            yield x[:whole], y[:whole]
+            kept = [(x[whole:], y[whole:])] if whole < total else []

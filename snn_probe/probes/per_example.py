@@ -1,0 +1,241 @@
+"""Squared norms of per-example gradients, layer by layer, from one shared forward pass.
+
+For a layer with input a and output z, the gradient of example n's loss is a contraction of a with g = dL/dz over the
+layer's own uses: timesteps and positions. Because examples do not influence each other in eval mode, g of the summed
+loss holds every example's g. So a batch needs one backward pass for the g of all layers; each layer's per-example
+gradient is formed, squared and dropped, never kept for the whole network.
+
+Exact for Linear, Conv1d/2d/3d and BatchNorm (eval); ``recorded`` takes what it knows, the caller loops over the rest.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+LINEAR = (nn.Linear,)
+CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+_BLOCK = 1 << 22  # elements of per-example gradients held at a time (16 MB in float32)
+
+
+@dataclass
+class Layer:
+    """One module and what the forward pass left for it: per use, its input and the place of its output in the graph."""
+
+    name: str
+    module: nn.Module
+    selected: frozenset[str]  # of its own parameters, by local name
+    inputs: list[Tensor] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    edges: list[GradientEdge] = field(default_factory=list)
+
+    def clear(self) -> None:
+        for kept in (self.inputs, self.versions, self.edges):
+            kept.clear()
+
+
+def own_parameters(model: nn.Module, chosen: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Module name -> the chosen parameters' names that belong to it directly, in the model's order."""
+    owners: dict[str, list[str]] = {}
+    for name in chosen:
+        owners.setdefault(name.rpartition(".")[0], []).append(name)
+    return owners
+
+
+def supported(module: nn.Module, names: list[str], model: nn.Module) -> bool:
+    """Whether this file has a closed form for the gradient with respect to all of these parameters of ``module``."""
+    if type(module) not in _known_types():
+        return False
+    if {n.rpartition(".")[2] for n in names} - {"weight", "bias"}:
+        return False
+    users = [m for m in model.modules() for p in m.parameters(recurse=False) if p is module.weight or p is module.bias]
+    if any(user is not module for user in users):
+        return False  # a tied parameter: its gradient is a sum over modules
+    if isinstance(module, CONV):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return not isinstance(module, NORM) or module.running_mean is not None
+
+
+def _known_types() -> set[type]:
+    """Exact types: a subclass may compute something else from the same parameters."""
+    from spikingjelly.activation_based import layer
+
+    plain = (*LINEAR, *CONV, *NORM)
+    return {*plain, *(getattr(layer, kind.__name__) for kind in plain)}
+
+
+@contextmanager
+def recorded(layers: list[Layer]) -> Iterator[None]:
+    """Within this context each use of a layer is recorded in it."""
+
+    def hook(layer: Layer):
+        def record(module, args, result):
+            layer.inputs.append(args[0].detach())
+            layer.versions.append(args[0]._version)
+            layer.edges.append(get_gradient_edge(result))
+
+        return record
+
+    for layer in layers:
+        layer.clear()
+    handles = [layer.module.register_forward_hook(hook(layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Contraction:
+    """The inputs of one layer over all its uses, arranged once, to be contracted with many sets of output gradients.
+
+    ``num_steps``, ``num_examples`` tell time from examples where a use merges them as (T*N, ...); ``group_size`` G
+    consecutive examples form a group, whose gradients are summed before squaring.
+    Raises ValueError where the arrangement is not understood; the caller then takes the layer the slow way.
+    """
+
+    def __init__(self, layer: Layer, *, num_steps: int, num_examples: int, group_size: int):
+        self.layer, self.group_size = layer, group_size
+        self.axes = (num_steps, num_examples)
+        self.kind = next(k for k in (LINEAR, CONV, NORM) if isinstance(layer.module, k))
+        if any(x._version != v for x, v in zip(layer.inputs, layer.versions, strict=True)):
+            raise ValueError(f"an input of layer {layer.name!r} was changed in place")
+        pieces = [self._arrange(x) for x in layer.inputs]
+        if len({p.shape[1:] for p in pieces}) > 1:
+            raise ValueError(f"layer {layer.name!r} is used at different sizes")
+        self.bounds = [0]
+        for p in pieces:
+            self.bounds.append(self.bounds[-1] + p.shape[0])
+        self.inputs = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if self.kind is NORM:
+            self.inputs = self._normalized(self.inputs)
+
+    def squared_norms(self, gradients: tuple[Tensor | None, ...]) -> Tensor | None:
+        """Per group, the squared norm of the gradient of this layer's selected parameters: (groups,) float64.
+
+        ``gradients``: one per use, None where the loss does not depend on it. None if it depends on no use.
+        """
+        used = [i for i, g in enumerate(gradients) if g is not None]
+        if not used:
+            return None
+        g = [self._arrange(gradients[i], of_gradient=True) for i in used]
+        g = g[0] if len(g) == 1 else torch.cat(g)
+        if all(b == a + 1 for a, b in pairwise(used)):
+            x = self.inputs[self.bounds[used[0]] : self.bounds[used[-1] + 1]]
+        else:
+            x = torch.cat([self.inputs[self.bounds[i] : self.bounds[i + 1]] for i in used])
+        groups = x.shape[1]
+        total = torch.zeros(groups, dtype=torch.float64, device=g.device)
+        selected = self.layer.selected
+        if self.kind is NORM:
+            if "weight" in selected:
+                total += _sum_of_squares(torch.linalg.vecdot(x, g).sum(0))
+            if "bias" in selected:
+                total += _sum_of_squares(g.sum((0, 3)))
+            return total
+        contract = _linear if self.kind is LINEAR else _convolution
+        if "weight" in selected:
+            total += contract(x, g, self.layer.module)
+        if "bias" in selected:
+            over = (0, *range(3, g.ndim)) if self.kind is CONV else (0, 2)
+            total += _sum_of_squares(g.sum(over))
+        return total
+
+    def _arrange(self, x: Tensor, *, of_gradient: bool = False) -> Tensor:
+        """To (uses, groups, ...): convolutions (S, n, C, *space), linear (S, n, L, C), batch norm (S, n, C, L)."""
+        channels_last = self.kind is LINEAR
+        event = 1 if channels_last else self._event_axes(x)
+        time, examples = self.axes
+        lead = x.shape[: x.ndim - event]
+        if len(lead) >= 2 and lead[1] == examples and lead[0] in (1, time):
+            steps, rest = lead[0], lead[2:]
+        elif lead and lead[0] == time * examples:
+            steps, rest = time, lead[1:]
+        elif lead and lead[0] == examples:
+            steps, rest = 1, lead[1:]
+        else:
+            raise ValueError(f"layer {self.layer.name!r} mixes time and examples in a way that is not understood")
+        x = x.reshape(steps, examples, *rest, *x.shape[x.ndim - event :])
+        if channels_last:
+            x = x.reshape(steps, examples, -1, x.shape[-1])
+        elif rest:
+            raise ValueError(f"layer {self.layer.name!r} has axes beside time and examples")
+        elif self.kind is NORM:
+            x = x.reshape(steps, examples, x.shape[2], -1)
+        if self.group_size == 1:
+            return x
+        grouped = x.unflatten(1, (-1, self.group_size)).transpose(1, 2)
+        return grouped.reshape(steps * self.group_size, -1, *x.shape[2:])
+
+    def _event_axes(self, x: Tensor) -> int:
+        """Axes after time and examples: channels and space."""
+        if self.kind is CONV:
+            return 1 + len(self.layer.module.kernel_size)
+        time, examples = self.axes
+        features = self.layer.module.num_features
+        space = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
+        for kind, options in space.items():
+            if isinstance(self.layer.module, kind):
+                for n in options:
+                    lead = x.shape[: x.ndim - 1 - n]
+                    if x.ndim > n + 1 and x.shape[x.ndim - 1 - n] == features and lead in (
+                        (examples,), (time * examples,), (time, examples), (1, examples),
+                    ):  # fmt: skip
+                        return 1 + n
+        raise ValueError(f"layer {self.layer.name!r} has an input of unexpected shape {tuple(x.shape)}")
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        norm = self.layer.module
+        mean = norm.running_mean.detach().view(-1, 1)
+        return (x - mean) * (norm.running_var.detach().view(-1, 1) + norm.eps).rsqrt()
+
+
+def _sum_of_squares(x: Tensor) -> Tensor:
+    """(n, ...) -> (n,), accumulated in float64."""
+    return x.flatten(1).square().sum(1, dtype=torch.float64)
+
+
+def _linear(x: Tensor, g: Tensor, module: nn.Linear) -> Tensor:
+    """||sum_s g_s x_s^T||^2 per group; through the Gram matrices of the uses where those are smaller."""
+    x, g = (v.transpose(0, 1).flatten(1, 2) for v in (x, g))  # (n, S, C)
+    n, uses, inward = x.shape
+    outward = g.shape[2]
+    if uses * (inward + outward) < inward * outward:
+        return (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2), dtype=torch.float64)
+    size = max(1, _BLOCK // (inward * outward))
+    parts = [_sum_of_squares(torch.bmm(a.mT, b)) for a, b in zip(g.split(size), x.split(size), strict=True)]
+    return torch.cat(parts)
+
+
+def _convolution(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
+    """Weight gradients of n groups at once: one grouped convolution whose groups are the examples, summed over uses.
+
+    x (S, n, C, *space), g (S, n, O, *space): with n folded into the channels, the ordinary weight gradient of a
+    convolution with n * ``groups`` groups is the per-example gradient, and its batch axis S is the sum over uses.
+    """
+    size = max(1, _BLOCK // module.weight.numel())
+    parts = []
+    for a, b in zip(x.split(size, dim=1), g.split(size, dim=1), strict=True):
+        n = a.shape[1]
+        shape = (n * module.weight.shape[0], *module.weight.shape[1:])
+        _, gradient, _ = torch.ops.aten.convolution_backward(
+            b.flatten(1, 2).contiguous(),
+            a.flatten(1, 2).contiguous(),
+            module.weight.new_empty(shape),
+            None,
+            module.stride,
+            module.padding,
+            module.dilation,
+            False,
+            [0] * len(module.kernel_size),
+            n * module.groups,
+            [False, True, False],
+        )
+        parts.append(_sum_of_squares(gradient.view(n, -1)))
+    return torch.cat(parts)
