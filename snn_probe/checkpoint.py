@@ -1,0 +1,178 @@
+"""A checkpoint: weights and a card. One file rebuilds the network; nothing in it is ever executed.
+
+The file is a ``torch.save`` of exactly ``format``, ``card`` (JSON text) and ``state_dict`` (CPU tensors), read with
+``weights_only=True``. The card holds run, kind ("last", "best" or "epoch"), epoch, config, model, metrics,
+environment and the SHA-256 of the weights, which is checked on reading.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_probe.config import RunConfig, derived_seed
+from snn_probe.data import DATASETS
+from snn_probe.files import write_atomically
+from snn_probe.models import build
+
+FORMAT = "snn_probe.checkpoint/1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``card``: what was trained and how it went; ``state_dict``: the weights and buffers on the CPU."""
+
+    card: Mapping[str, Any]
+    state_dict: Mapping[str, Tensor]
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration, validated anew."""
+        return RunConfig.from_dict(self.card["config"])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained, counted from 1; 0 is the untrained network."""
+        return self.card["epoch"]
+
+    def of_kind(self, kind: str) -> "Checkpoint":
+        """The same weights, labelled "last", "best" or "epoch"."""
+        return replace(self, card={**self.card, "kind": kind})
+
+
+def make_checkpoint(model: nn.Module, config: RunConfig, **card: Any) -> Checkpoint:
+    """Checkpoint of the model as it is now; ``card`` gives run, kind, epoch, metrics and environment."""
+    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    info = DATASETS[config.dataset]
+    network = {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
+    return Checkpoint(
+        card={**card, "config": config.to_dict(), "network": network, "sha256": weights_digest(state)},
+        state_dict=state,
+    )
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_model(checkpoint: Checkpoint) -> nn.Module:
+    """The network of the checkpoint with its weights, in eval mode. Raises ValueError if they do not fit."""
+    config, network = checkpoint.config, checkpoint.card["network"]
+    model = build_network(config, network)
+    try:
+        model.load_state_dict(dict(checkpoint.state_dict), strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise ValueError(f"The checkpoint's weights do not fit the network {config.model!r} of its card: {detail}")
+    return model.eval()
+
+
+def build_network(config: RunConfig, network: Mapping[str, Any]) -> nn.Module:
+    """The untrained network of a configuration, drawn from its seed."""
+    return build(
+        config.model,
+        input_shape=tuple(network["input_shape"]),
+        num_classes=network["num_classes"],
+        num_steps=None if network["temporal"] else config.num_steps,
+        seed=derived_seed(config.seed, "weights"),
+    )
+
+
+def save(checkpoint: Checkpoint, path: str | Path) -> Path:
+    """Write the file atomically; the previous one survives until the new one is whole."""
+    content = {
+        "format": FORMAT,
+        "card": json.dumps(dict(checkpoint.card), allow_nan=False, sort_keys=True),
+        "state_dict": dict(checkpoint.state_dict),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+    return Path(path)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint. Raises ValueError, one sentence, for a file that is missing, truncated, foreign, of a later
+    format, altered, or a pickle that holds more than tensors and text (which is not run)."""
+    path = Path(path)
+    content = _read(path)
+    if not isinstance(content, dict) or not isinstance(content.get("format"), str):
+        raise ValueError(
+            f"{path} is a PyTorch file but not a snn_probe checkpoint; give a file that `snnprobe train` wrote."
+        )
+    if content["format"] != FORMAT:
+        family, _, version = content["format"].rpartition("/")
+        if family == FORMAT.rpartition("/")[0] and version.isdigit():
+            raise ValueError(
+                f"{path} has format {content['format']!r}, later than {FORMAT!r} that this snn_probe reads; upgrade it."
+            )
+        raise ValueError(f"{path} has format {content['format']!r}, not {FORMAT!r}; give a snn_probe checkpoint.")
+    if set(content) != {"format", "card", "state_dict"}:
+        raise ValueError(f"{path} has the keys {sorted(map(str, content))}; a checkpoint has format, card, state_dict.")
+    card, state = _card(path, content["card"]), content["state_dict"]
+    tensors = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not tensors or weights_digest(state) != card["sha256"]:
+        raise ValueError(f"{path} is damaged: its weights do not match the SHA-256 in its card; use another copy.")
+    return Checkpoint(card=card, state_dict=state)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path} {what}; give a checkpoint file such as <run>/checkpoints/last.pt.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"{path} holds more than tensors and text, so it was not loaded and none of its code was run "
+                f"({reason}); give a file that `snnprobe train` wrote."
+            ) from None
+        raise ValueError(
+            f"{path} is not a snn_probe checkpoint, or a pickle that was refused unread; "
+            "give a file that `snnprobe train` wrote."
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions.") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(
+            f"{path} is truncated or not a checkpoint ({reason}); use another copy, for example best.pt beside it."
+        ) from None
+
+
+def _card(path: Path, text: Any) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+        RunConfig.from_dict(card["config"])
+        network = card["network"]
+        shape = network["input_shape"]
+        known = (
+            isinstance(card["epoch"], int)
+            and isinstance(card["sha256"], str)
+            and len(shape) == 3
+            and all(isinstance(v, int) and v > 0 for v in [*shape, network["num_classes"]])
+            and isinstance(network["temporal"], bool)
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} has a card that cannot be used: {str(error).rstrip('.')}.") from None
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} has a card that lacks or misstates {error}; use another copy.") from None
+    if not known:
+        raise ValueError(f"{path} has a card with an unusable epoch, network or sha256; use another copy.")
+    return card

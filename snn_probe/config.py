@@ -1,0 +1,96 @@
+"""The configuration of a training run: frozen, validated, to and from plain dicts."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from snn_probe.data import DATASETS
+from snn_probe.models import MODELS
+from snn_probe.objectives import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run's numbers, with the papers' optimiser: Adam, cosine to 0, no weight decay.
+
+    ``hyperparameters``: those of the objective, by its field names. ``train_examples``: the first so many of the
+    training split (None: all). ``augment``: random shifts of the training inputs.
+    Raises ValueError, one sentence, for anything unknown or out of range.
+    """
+
+    method: str = "sdt"
+    dataset: str = "digits"
+    model: str = "tiny"
+    num_steps: int = 4
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    train_examples: int | None = None
+    augment: bool = False
+    seed: int = 0
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _choice("method", self.method, OBJECTIVES)
+        _choice("dataset", self.dataset, DATASETS)
+        _choice("model", self.model, MODELS)
+        for name in ("num_steps", "epochs", "batch_size"):
+            _whole(name, getattr(self, name), low=1)
+        if self.train_examples is not None:
+            _whole("train_examples", self.train_examples, low=1)
+        _whole("seed", self.seed, low=0)
+        if not isinstance(self.augment, bool):
+            raise ValueError(f"augment is {self.augment!r}; give true or false.")
+        number = isinstance(self.learning_rate, int | float) and not isinstance(self.learning_rate, bool)
+        if not number or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate!r}; give a finite number above 0.")
+        object.__setattr__(self, "hyperparameters", dict(self.hyperparameters))
+        self.objective()
+
+    def objective(self):
+        """The objective with these hyperparameters."""
+        kind = OBJECTIVES[self.method]
+        known = [f.name for f in fields(kind)]
+        unknown = [name for name in self.hyperparameters if name not in known]
+        if unknown:
+            allowed = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{self.method} has no hyperparameter {', '.join(map(repr, unknown))}; {allowed}.")
+        return kind(**self.hyperparameters)
+
+    def run_name(self) -> str:
+        """Default name of the run's folder."""
+        return f"{self.dataset}-{self.model}-{self.method}-seed{self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dict; the hyperparameters are written out in full, defaults included."""
+        return {**asdict(self), "hyperparameters": asdict(self.objective())}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
+        """Inverse of :meth:`to_dict`; unknown keys are refused."""
+        if not isinstance(plain, Mapping):
+            raise ValueError(f"The configuration is {type(plain).__name__}; give a JSON object.")
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(plain) - set(known))
+        if unknown:
+            raise ValueError(f"The configuration has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
+        if not isinstance(plain.get("hyperparameters", {}), Mapping):
+            raise ValueError("The configuration's hyperparameters must be an object of names and values.")
+        return cls(**plain)
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose ("weights", "order", "augmentation"), so that changing one moves no other."""
+    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _choice(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+
+
+def _whole(name: str, value: Any, *, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")

@@ -1,0 +1,87 @@
+"""Writing a file so that a crash, a full disk or an interrupt never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST}
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write ``content`` to ``path``: afterwards the file is complete, or it is exactly what it was before.
+
+    ``content`` is bytes, a str (written as UTF-8, line ends unchanged) or a function that is given a file open for
+    binary writing. The bytes go to a temporary file in the same folder, are forced to the disk, and then take the
+    file's name in one step. Missing parent folders are made; a link is followed; the permissions are those of any
+    new file (the umask applies).
+
+    Raises TypeError for other contents, and OSError, in one sentence with ``errno`` kept, when the file cannot be
+    written. Whatever the function raises is raised unchanged, unless it is an OSError.
+    """
+    if not (isinstance(content, bytes | str) or callable(content)):
+        raise TypeError(
+            f"write_atomically: content is a {type(content).__name__}; "
+            "give bytes, a str, or a function that takes an open binary file"
+        )
+    place = Path(os.path.realpath(path))
+    try:
+        if place.exists() and not place.is_file():  # never replace a folder, or /dev/null
+            raise OSError(errno.EISDIR, "not an ordinary file")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _replace(place, content)
+    except OSError as error:
+        sentence = OSError(_explain(path, place, error))
+        sentence.errno = error.errno
+        raise sentence from error
+    _sync_folder(place.parent)
+
+
+def _replace(place: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Fill a temporary file beside ``place`` and rename it; remove it if anything at all goes wrong."""
+    temporary = place.with_name(f".snn_probe-{secrets.token_hex(8)}.tmp")  # short, whatever the length of the name
+    try:
+        with open(temporary, "xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the new name to the disk, where the system can; the file's content is safe by now in any case."""
+    with contextlib.suppress(OSError):  # Windows and some network file systems refuse to open or sync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _explain(path: str | os.PathLike[str], place: Path, error: OSError) -> str:
+    """One sentence: which path, what stood against it, what to do."""
+    if error.errno == errno.EISDIR:
+        reason = "something that is not an ordinary file has this name; choose another file name"
+    elif error.errno in _FULL:
+        reason = "the disk is full or its quota is used up; free some space or choose another folder"
+    elif error.errno in _FORBIDDEN:
+        reason = f"the folder {place.parent} is not writable; choose another folder or change its permissions"
+    elif error.errno in _IN_THE_WAY:
+        reason = f"a file stands where the folder {place.parent} should be; remove it or choose another folder"
+    else:
+        reason = f"{error.strerror or error}; check the path or choose another folder"
+    return f"cannot write {os.fspath(path)}: {reason}"
