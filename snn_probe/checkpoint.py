@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import DATASETS
 from snn_probe.files import write_atomically
-from snn_probe.models import build
+from snn_probe.models import MODELS, build
 
 FORMAT = "snn_probe.checkpoint/1"
 
@@ -51,12 +51,20 @@ class Checkpoint:
 def make_checkpoint(model: nn.Module, config: RunConfig, **card: Any) -> Checkpoint:
     """Checkpoint of the model as it is now; ``card`` gives run, kind, epoch, metrics and environment."""
     state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    described = {"config": config.to_dict(), "network": network_of(config), "sha256": weights_digest(state)}
+    return Checkpoint(card={**card, **described}, state_dict=state)
+
+
+def network_of(config: RunConfig) -> dict[str, Any]:
+    """What the network must know of its data: input_shape, num_classes, temporal.
+
+    Raises ValueError for a data set or a network that does not exist.
+    """
+    for name, value, allowed in (("dataset", config.dataset, DATASETS), ("model", config.model, MODELS)):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
     info = DATASETS[config.dataset]
-    network = {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
-    return Checkpoint(
-        card={**card, "config": config.to_dict(), "network": network, "sha256": weights_digest(state)},
-        state_dict=state,
-    )
+    return {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
@@ -77,7 +85,9 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
         model.load_state_dict(dict(checkpoint.state_dict), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())
-        raise ValueError(f"The checkpoint's weights do not fit the network {config.model!r} of its card: {detail}")
+        raise ValueError(
+            f"The checkpoint's weights do not fit the network {config.model!r} of its card: {detail}"
+        ) from None
     return model.eval()
 
 

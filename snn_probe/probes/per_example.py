@@ -11,7 +11,7 @@ Exact for Linear, Conv1d/2d/3d and BatchNorm (eval); ``recorded`` takes what it 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ LINEAR = (nn.Linear,)
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-_BLOCK = 1 << 22  # elements of per-example gradients held at a time (16 MB in float32)
+_BLOCK = 1 << 17  # elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache
 
 
 @dataclass
@@ -109,12 +109,11 @@ class Contraction:
         pieces = [self._arrange(x) for x in layer.inputs]
         if len({p.shape[1:] for p in pieces}) > 1:
             raise ValueError(f"layer {layer.name!r} is used at different sizes")
-        self.bounds = [0]
-        for p in pieces:
-            self.bounds.append(self.bounds[-1] + p.shape[0])
-        self.inputs = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        self.bounds = list(accumulate((len(p) for p in pieces), initial=0))
         if self.kind is NORM:
-            self.inputs = self._normalized(self.inputs)
+            self.inputs = [self._normalized(p) for p in pieces]
+        else:
+            self.inputs = self._join(pieces)
 
     def squared_norms(self, gradients: tuple[Tensor | None, ...]) -> Tensor | None:
         """Per group, the squared norm of the gradient of this layer's selected parameters: (groups,) float64.
@@ -124,30 +123,47 @@ class Contraction:
         used = [i for i, g in enumerate(gradients) if g is not None]
         if not used:
             return None
-        g = [self._arrange(gradients[i], of_gradient=True) for i in used]
-        g = g[0] if len(g) == 1 else torch.cat(g)
-        if all(b == a + 1 for a, b in pairwise(used)):
-            x = self.inputs[self.bounds[used[0]] : self.bounds[used[-1] + 1]]
-        else:
-            x = torch.cat([self.inputs[self.bounds[i] : self.bounds[i + 1]] for i in used])
-        groups = x.shape[1]
-        total = torch.zeros(groups, dtype=torch.float64, device=g.device)
-        selected = self.layer.selected
+        pieces = [self._arrange(gradients[i]) for i in used]
         if self.kind is NORM:
-            if "weight" in selected:
-                total += _sum_of_squares(torch.linalg.vecdot(x, g).sum(0))
-            if "bias" in selected:
-                total += _sum_of_squares(g.sum((0, 3)))
-            return total
-        contract = _linear if self.kind is LINEAR else _convolution
-        if "weight" in selected:
-            total += contract(x, g, self.layer.module)
-        if "bias" in selected:
-            over = (0, *range(3, g.ndim)) if self.kind is CONV else (0, 2)
+            found = self._norm_gradients(used, pieces)
+            return sum(_sum_of_squares(found[name]) for name in self.layer.selected)
+        g = self._join(pieces)
+        time = 1 if self._example_major else 0
+        if all(b == a + 1 for a, b in pairwise(used)):
+            first, last = self.bounds[used[0]], self.bounds[used[-1] + 1]
+            x = self.inputs.narrow(time, first, last - first)
+        else:
+            x = torch.cat([self.inputs.narrow(time, self.bounds[i], self.bounds[i + 1] - self.bounds[i]) for i in used], time)
+        total = torch.zeros(x.shape[1 - time], dtype=torch.float64, device=g.device)
+        if "weight" in self.layer.selected:
+            if self.kind is LINEAR:
+                total += _linear(x, g)
+            else:
+                total += (_convolution_one_by_one if self._example_major else _convolution)(x, g, self.layer.module)
+        if "bias" in self.layer.selected:
+            over = (time, 2) if self.kind is LINEAR else (time, *range(3, g.ndim))
             total += _sum_of_squares(g.sum(over))
         return total
 
-    def _arrange(self, x: Tensor, *, of_gradient: bool = False) -> Tensor:
+    def _norm_gradients(self, used: list[int], gradients: list[Tensor]) -> dict[str, Tensor]:
+        """sum g x_hat and sum g over uses and positions: the gradients of scale and shift, each (groups, C)."""
+        pairs = [(self.inputs[i], g) for i, g in zip(used, gradients, strict=True)]
+        return {
+            "weight": sum((x * g).sum((0, 3)) for x, g in pairs),
+            "bias": sum(g.sum((0, 3)) for _, g in pairs),
+        }
+
+    @property
+    def _example_major(self) -> bool:
+        """Large convolutions are contracted example by example, so each example's uses lie together: (n, S, ...)."""
+        return self.kind is CONV and 2 * self.layer.module.weight.numel() > _BLOCK
+
+    def _join(self, pieces: list[Tensor]) -> Tensor:
+        if self._example_major:
+            return torch.cat([p.transpose(0, 1) for p in pieces], 1).contiguous()
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _arrange(self, x: Tensor) -> Tensor:
         """To (uses, groups, ...): convolutions (S, n, C, *space), linear (S, n, L, C), batch norm (S, n, C, L)."""
         channels_last = self.kind is LINEAR
         event = 1 if channels_last else self._event_axes(x)
@@ -201,7 +217,7 @@ def _sum_of_squares(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1, dtype=torch.float64)
 
 
-def _linear(x: Tensor, g: Tensor, module: nn.Linear) -> Tensor:
+def _linear(x: Tensor, g: Tensor) -> Tensor:
     """||sum_s g_s x_s^T||^2 per group; through the Gram matrices of the uses where those are smaller."""
     x, g = (v.transpose(0, 1).flatten(1, 2) for v in (x, g))  # (n, S, C)
     n, uses, inward = x.shape
@@ -223,19 +239,29 @@ def _convolution(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
     parts = []
     for a, b in zip(x.split(size, dim=1), g.split(size, dim=1), strict=True):
         n = a.shape[1]
-        shape = (n * module.weight.shape[0], *module.weight.shape[1:])
-        _, gradient, _ = torch.ops.aten.convolution_backward(
-            b.flatten(1, 2).contiguous(),
-            a.flatten(1, 2).contiguous(),
-            module.weight.new_empty(shape),
-            None,
-            module.stride,
-            module.padding,
-            module.dilation,
-            False,
-            [0] * len(module.kernel_size),
-            n * module.groups,
-            [False, True, False],
-        )
+        gradient = _weight_gradient(a.flatten(1, 2).contiguous(), b.flatten(1, 2).contiguous(), module, copies=n)
         parts.append(_sum_of_squares(gradient.view(n, -1)))
     return torch.cat(parts)
+
+
+def _convolution_one_by_one(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
+    """The same from x (n, S, C, *space) and g (n, S, O, *space), one group after the other."""
+    return torch.cat([_sum_of_squares(_weight_gradient(a, b, module).view(1, -1)) for a, b in zip(x, g, strict=True)])
+
+
+def _weight_gradient(x: Tensor, g: Tensor, module: nn.Module, *, copies: int = 1) -> Tensor:
+    shape = (copies * module.weight.shape[0], *module.weight.shape[1:])
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        g,
+        x,
+        module.weight.new_empty(shape),
+        None,
+        module.stride,
+        module.padding,
+        module.dilation,
+        False,
+        [0] * len(module.kernel_size),
+        copies * module.groups,
+        [False, True, False],
+    )
+    return gradient

@@ -1,0 +1,89 @@
+"""A run's folder: config.json, metrics.csv, checkpoints/{last,best,epoch_0005}.pt and resume.pt.
+
+Every file is written whole or not at all. resume.pt is written last in an epoch and holds the metrics' rows too, so a
+run that was stopped anywhere goes on from its last complete epoch, without a lost or repeated row.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snn_probe.files import write_atomically
+
+RESUME_FORMAT = "snn_probe.resume/1"
+
+
+class RunFolder:
+    """The paths of one run and the writing of its files."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config, self.metrics = self.path / "config.json", self.path / "metrics.csv"
+        self.resume = self.path / "resume.pt"
+
+    def checkpoint(self, kind: str, epoch: int) -> Path:
+        """Path of a checkpoint of this kind ("last", "best" or "epoch") and epoch."""
+        return self.path / "checkpoints" / (f"epoch_{epoch:04d}.pt" if kind == "epoch" else f"{kind}.pt")
+
+    def begin(self, config: Mapping[str, Any], *, resume: bool) -> None:
+        """Take the folder for a run with this configuration; refuse one that another run has taken."""
+        if self.config.exists():
+            stored = self.read_config()
+            if not resume:
+                raise ValueError(
+                    f"{self.path} already holds a run; continue it with --resume (resume=True), "
+                    "or choose another folder with --out."
+                )
+            changed = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
+            if changed:
+                listed = ", ".join(f"{key} {stored.get(key)!r} -> {config.get(key)!r}" for key in changed)
+                raise ValueError(
+                    f"The run in {self.path} has another configuration ({listed}); "
+                    "resume it as it was begun, or choose another folder with --out."
+                )
+            return
+        write_atomically(self.config, json.dumps(dict(config), indent=2) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration the run was begun with."""
+        try:
+            found = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.config} cannot be read as JSON; restore it or choose another folder with --out.")
+        return found
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """metrics.csv, one row per epoch; numbers in full precision."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.metrics, text.getvalue())
+
+    def write_resume(self, state: Mapping[str, Any]) -> None:
+        """resume.pt: what training needs to go on, weights included."""
+        buffer = io.BytesIO()
+        torch.save({**state, "format": RESUME_FORMAT, "plain": json.dumps(state["plain"])}, buffer)
+        write_atomically(self.resume, buffer.getvalue())
+
+    def read_resume(self) -> dict[str, Any] | None:
+        """The state that :meth:`write_resume` wrote; None if the run has not finished an epoch."""
+        if not self.resume.exists():
+            return None
+        try:
+            state = torch.load(self.resume, map_location="cpu", weights_only=True)
+            if state["format"] != RESUME_FORMAT:
+                raise ValueError(f"its format is {state['format']!r}")
+            return {**state, "plain": json.loads(state["plain"])}
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ValueError(
+                f"{self.resume} cannot be used ({reason}); restore it from a copy, or train anew in another folder."
+            ) from None

@@ -1,0 +1,69 @@
+"""What a file holds, in a few lines for a person."""
+
+from pathlib import Path
+from typing import Any
+
+from snn_probe.checkpoint import load as load_checkpoint
+from snn_probe.results import load as load_result
+from snn_probe.run_folder import RunFolder
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth")
+
+
+def describe(path: Path) -> list[str]:
+    """Lines about a checkpoint, a result (JSON) or a run's folder. Raises ValueError for anything else."""
+    if path.is_dir():
+        return _run(RunFolder(path))
+    if path.suffix == ".json" and path.name != "config.json":
+        return _result(path)
+    return _checkpoint(path)
+
+
+def _checkpoint(path: Path) -> list[str]:
+    checkpoint = load_checkpoint(path)
+    card, state = checkpoint.card, checkpoint.state_dict
+    weights = sum(t.numel() for name, t in state.items() if "running_" not in name and "num_batches" not in name)
+    return [
+        f"{path}: checkpoint",
+        *_aligned(
+            {
+                "run": card.get("run"),
+                "kind": card.get("kind"),
+                "epoch": card["epoch"],
+                **_flat(card["config"]),
+                "parameters": weights,
+                **(card.get("metrics") or {}),
+                **_flat(card.get("environment") or {}),
+                "sha256": card["sha256"],
+            }
+        ),
+    ]
+
+
+def _result(path: Path) -> list[str]:
+    result = load_result(path)
+    rows = result.table.head(12).to_string(index=False).splitlines()
+    more = [f"  ... {len(result.table) - 12} more rows"] if len(result.table) > 12 else []
+    source = {"measured on": f"{result.source.get('run')}, epoch {result.source.get('epoch')}"} if result.source else {}
+    facts = {**source, **_flat(result.settings), **_flat(result.environment)}
+    return [f"{path}: result of {result.probe}", *_aligned(facts), *(f"  {row}" for row in rows), *more]
+
+
+def _run(run: RunFolder) -> list[str]:
+    if not run.config.exists():
+        raise ValueError(f"{run.path} holds no config.json; give a run's folder, a checkpoint or a result.")
+    files = sorted(p for p in run.path.rglob("*") if p.is_file())
+    sizes = [f"  {p.relative_to(run.path)}  {p.stat().st_size / 1024:.0f} KiB" for p in files]
+    return [f"{run.path}: run", *_aligned(_flat(run.read_config())), *sizes]
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for key, value in nested.items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _aligned(facts: dict[str, Any]) -> list[str]:
+    width = max(map(len, facts))
+    return [f"  {key:<{width}}  {f'{value:.6g}' if isinstance(value, float) else value}" for key, value in facts.items()]
