@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from snn_probe.models.tiny import tiny
+from snn_probe.models.vgg import vggsnn
 from snn_probe.temporal import from_spikingjelly
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"tiny": tiny}
+MODELS: dict[str, Callable[..., nn.Module]] = {"tiny": tiny, "vggsnn": vggsnn}
 
 
 def build(name: str, *, input_shape: tuple[int, int, int], num_classes: int, num_steps: int | None, seed: int = 0):

@@ -1,0 +1,69 @@
+"""Who may import whom, and what starts fast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import snn_probe
+
+ROOT = Path(snn_probe.__file__).parent
+LAYERS = {
+    "temporal": 0, "neurons": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
+    "progress": 0, "data": 1, "models": 1, "probes": 1, "figures": 1, "config": 1, "run_folder": 1,
+    "checkpoint": 2, "show": 3, "training": 3, "cli": 5, "__main__": 6, "__init__": -1,
+}  # fmt: skip
+SAME_LAYER = {("temporal", "neurons"), ("results", "files"), ("centroid", "results")}  # within layer 0, without a circle
+
+
+def imports(path):
+    """snn_probe modules (first name below the package) and other packages that a file imports anywhere in it."""
+    ours, others = set(), set()
+    package = ("snn_probe", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" if module == "snn_probe" else module for alias in node.names]
+            names = [f"{module}.{a.name}" for a in node.names] if module in ("snn_probe", "") else [module]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "snn_probe":
+                ours.add(parts[1] if len(parts) > 1 else "__init__")
+            else:
+                others.add(parts[0])
+    return ours - {"__version__"}, others
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_from_lower_layers(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert room in LAYERS, f"{room} has no layer yet"
+    ours, others = imports(path)
+    for other in ours - {room}:
+        lower = LAYERS[other] < LAYERS[room] or (room, other) in SAME_LAYER
+        assert lower, f"{path.name} imports {other}, which is not below it"
+    if room in ("figures", "results", "centroid", "files"):
+        assert "torch" not in others
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_figures_and_results_do_not_load_torch():
+    assert run("import sys, snn_probe.figures, snn_probe.results; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_the_package_and_its_command_line_start_without_heavy_imports():
+    heavy = "[m for m in ('torch', 'pandas', 'matplotlib', 'numpy', 'spikingjelly', 'sklearn') if m in sys.modules]"
+    assert run(f"import sys, snn_probe, snn_probe.cli; print({heavy})").strip() == "[]"

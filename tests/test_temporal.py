@@ -1,0 +1,225 @@
+"""The temporal contract: what is accepted, what each broken promise is told, and that probing leaves no trace."""
+
+import networks
+import pytest
+import torch
+from spikingjelly.activation_based import base, functional, layer, neuron
+from torch import nn
+
+from snn_probe.models import build
+from snn_probe.temporal import check_temporal, from_spikingjelly, probing, spiking_layers, unrolled
+
+X = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(0))  # N=5, T=3
+
+
+class Model(nn.Module):
+    """Linear on every step of (N, T, F), then ``change``."""
+
+    def __init__(self, change=lambda self, logits, inputs: logits, classes=4):
+        super().__init__()
+        self.linear, self.change, self.calls = nn.Linear(6, classes), change, 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        return self.change(self, self.linear(inputs.transpose(0, 1)), inputs)
+
+
+def test_an_honest_model_gives_t():
+    assert check_temporal(Model(), X) == 3
+    assert check_temporal(Model(), X[:1]) == 3
+    assert check_temporal(Model(), X[:3]) == 3  # N = T
+    assert check_temporal(networks.Recurrent(), X) == 3
+
+
+BROKEN = {
+    "rank": (lambda m, z, x: z.mean(0), r"returned shape \(5, 4\); a temporal model returns logits \(T, N, C\)"),
+    "type": (lambda m, z, x: (z, None), r"returned tuple; a temporal model returns logits"),
+    "swapped": (lambda m, z, x: z.transpose(0, 1), r"time and batch are swapped: return logits\.transpose\(0, 1\)"),
+    "examples": (lambda m, z, x: z[:, :2], r"logits \(3, 2, 4\) for 5 examples, not \(T, 5, C\); the second axis must"),
+    "classes": (lambda m, z, x: z[..., :1], r"returned 1 logits per example where at least 2 classes"),
+    "state": (lambda m, z, x: z + m.calls, r"state is carried over between calls; reset it at the start of forward"),
+    "noise": (lambda m, z, x: z + torch.randn_like(z), r"depend on the random state even in eval mode; remove the noise"),
+    "detached": (lambda m, z, x: z.detach(), r"No gradient reaches any trainable parameter from the logits"),
+    "hard": (lambda m, z, x: (z > 0).float(), r"No gradient reaches any trainable parameter from the logits"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_each_broken_promise_has_its_sentence(broken):
+    change, sentence = BROKEN[broken]
+    with pytest.raises(ValueError, match=sentence):
+        check_temporal(Model(change), X)
+
+
+def test_swapped_axes_are_seen_when_n_equals_t():
+    with pytest.raises(ValueError, match="time and batch are swapped"):
+        check_temporal(Model(BROKEN["swapped"][0]), X[:3])
+
+
+def test_t_and_classes_that_were_promised():
+    with pytest.raises(ValueError, match="returned 3 timesteps where T is 7"):
+        check_temporal(Model(), X, num_steps=7)
+    with pytest.raises(ValueError, match="returned 4 logits per example where 10 classes are expected"):
+        check_temporal(Model(), X, num_classes=10)
+    model = networks.convolutional(4)
+    model.num_steps = 6  # and the network keeps to it
+    assert check_temporal(model, networks.examples(3, 4)[0]) == 6
+
+
+def test_frozen_model_has_no_gradient_path():
+    model = Model()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="No gradient reaches any trainable parameter"):
+        check_temporal(model, X)
+
+
+def test_a_spikingjelly_network_without_reset_is_caught_and_with_it_passes():
+    net = nn.Sequential(layer.Linear(6, 8), neuron.LIFNode(v_threshold=0.3), layer.Linear(8, 4))
+    functional.set_step_mode(net, "m")
+
+    class Forgot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x.transpose(0, 1))
+
+    with pytest.raises(ValueError, match="state is carried over"):
+        check_temporal(Forgot(), 3 * X)
+    functional.reset_net(net)
+    assert check_temporal(from_spikingjelly(net), 3 * X) == 3
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_wrapped_logits_are_those_of_plain_spikingjelly(num_steps):
+    model = networks.convolutional(num_steps).eval()
+    x, _ = networks.examples(3, num_steps)
+    sequence = x.transpose(0, 1) if num_steps is None else x.unsqueeze(0).repeat(num_steps, 1, 1, 1, 1)
+    functional.reset_net(model.net)
+    expected = model.net(sequence)
+    functional.reset_net(model.net)
+    for logits in (model(x), model(x), torch.stack(unrolled(model, x))):
+        assert torch.allclose(logits, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_unrolled_gradients_are_those_of_the_whole(num_steps):
+    model = networks.convolutional(num_steps).eval()
+    x, y = networks.examples(3, num_steps)
+    for t in (1, 3):
+        gradients = []
+        for logits in (model(x), torch.stack(unrolled(model, x))):
+            loss = nn.functional.cross_entropy(logits[:t].mean(0), y)
+            gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+        assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(*gradients, strict=True))
+
+
+def test_training_through_the_shared_first_layers_changes_nothing():
+    """Same gradients and running statistics as when the image is repeated T times before the first layer."""
+    x, y = networks.examples(4, 3)
+    found = []
+    for share in (True, False):
+        model = networks.convolutional(3)
+        functional.reset_net(model.net)
+        logits = model(x) if share else model.net(x.unsqueeze(0).repeat(3, 1, 1, 1, 1))
+        nn.functional.cross_entropy(logits.mean(0), y).backward()
+        found.append([p.grad for p in model.parameters()] + list(model.buffers()))
+    assert all(torch.allclose(a.double(), b.double(), rtol=1e-10, atol=1e-14) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_first_convolution_sees_a_static_image_once(training):
+    model = build("tiny", input_shape=(1, 8, 8), num_classes=10, num_steps=6).train(training)
+    seen = []
+    model.net[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    model(torch.rand(3, 1, 8, 8))
+    assert seen == [(1, 3, 1, 8, 8)]
+
+
+def test_no_graph_or_state_is_left_behind():
+    model = networks.convolutional()
+    model(networks.examples(3)[0])
+    assert all(isinstance(v, float) for m in model.modules() if isinstance(m, base.MemoryModule) for v in m.memories())
+
+
+@pytest.mark.parametrize("num_steps", [0, -1, 2.0, True, "4"])
+def test_bad_num_steps(num_steps):
+    with pytest.raises(ValueError, match=r"num_steps is .*; give a whole number of at least 1"):
+        from_spikingjelly(nn.Sequential(layer.Linear(2, 2)), num_steps)
+
+
+def test_bad_networks_and_streams():
+    with pytest.raises(ValueError, match="net is str; give a torch.nn.Module"):
+        from_spikingjelly("net")
+
+    class OnlySingle(nn.Identity, base.SingleStepModule):
+        step_mode = "s"
+
+    with pytest.raises(ValueError, match=r"Layer '0' \(OnlySingle\) has no multi-step mode"):
+        from_spikingjelly(nn.Sequential(OnlySingle()))
+    with pytest.raises(ValueError, match=r"inputs have shape \(5, 6\); streams are \(N, T, \.\.\.\)"):
+        from_spikingjelly(nn.Sequential(layer.Linear(6, 2)))(X[:, 0])
+
+
+def test_a_layer_without_single_step_is_not_unrolled():
+    net = nn.Sequential(layer.Conv2d(2, 3, 3), layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 3), neuron.LIFNode())
+    model = from_spikingjelly(net).double()
+    assert unrolled(model, networks.examples(2)[0]) is None
+    assert all(m.step_mode == "m" for m in net)
+
+
+def test_spiking_layers_by_name():
+    model = networks.convolutional()
+    assert list(spiking_layers(model)) == ["net.2", "net.6", "net.10"]
+
+
+def snapshot(model):
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [(m.training, getattr(m, "step_mode", None)) for m in model.modules()]
+    grads = [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    memories = [dict(m._memories) for m in model.modules() if hasattr(m, "_memories")]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return state, flags, grads, memories, hooks, torch.get_rng_state()
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def disturb(model):
+    with probing(model):
+        assert not model.net[1].training and model.net[2].training
+        model.net[1].running_mean += 1
+        torch.randn(3)
+        model.net[0].weight.requires_grad_(False)
+        model.net[0].weight.grad = torch.ones_like(model.net[0].weight)
+        model.net(networks.examples(2)[0].transpose(0, 1))
+        model.train()
+        raise KeyError("from inside")
+
+
+def test_probing_restores_everything_also_after_an_exception():
+    model = networks.convolutional()
+    model.net[3].eval()
+    model.net[4].weight.requires_grad_(False)
+    model.net[0].weight.grad = torch.full_like(model.net[0].weight, 2.0)
+    model.net(networks.examples(2)[0].transpose(0, 1))  # leaves membrane states behind
+    before = snapshot(model)
+    with pytest.raises(KeyError):
+        disturb(model)
+    assert same(before, snapshot(model))
+
+
+def test_probing_takes_gradients_inside_no_grad():
+    model = Model()
+    with torch.no_grad(), probing(model):
+        assert model(X).requires_grad
+    with torch.inference_mode(), probing(model):
+        assert model(X).requires_grad
