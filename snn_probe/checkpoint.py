@@ -1,7 +1,7 @@
 """A checkpoint: weights and a card. One file rebuilds the network; nothing in it is ever executed.
 
 The file is a ``torch.save`` of exactly ``format``, ``card`` (JSON text) and ``state_dict`` (CPU tensors), read with
-``weights_only=True``. The card holds run, kind ("last", "best" or "epoch"), epoch, config, model, metrics,
+``weights_only=True``. The card holds run, kind ("last", "best" or "epoch"), epoch, config, network, metrics,
 environment and the SHA-256 of the weights, which is checked on reading.
 """
 
@@ -9,7 +9,8 @@ import hashlib
 import io
 import json
 import pickle
-import zipfile
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from snn_probe.files import write_atomically
 from snn_probe.models import MODELS, build
 
 FORMAT = "snn_probe.checkpoint/1"
+
+_CARD = {"run": str, "kind": str, "epoch": int, "config": dict, "network": dict, "metrics": dict, "environment": dict,
+         "sha256": str}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,17 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
     """The network of the checkpoint with its weights, in eval mode. Raises ValueError if they do not fit."""
-    config, network = checkpoint.config, checkpoint.card["network"]
-    model = build_network(config, network)
+    config, network, state = checkpoint.config, checkpoint.card["network"], dict(checkpoint.state_dict)
     try:
-        model.load_state_dict(dict(checkpoint.state_dict), strict=True)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
+        with torch.device("meta"):  # shapes alone, so that a card with absurd ones does not fill the memory
+            build_network(config, network).load_state_dict(state, strict=True, assign=True)
+    except (RuntimeError, TypeError) as error:
+        detail = " ".join(str(error).partition("Exception raised from")[0].split())
         raise ValueError(
             f"The checkpoint's weights do not fit the network {config.model!r} of its card: {detail}"
         ) from None
+    model = build_network(config, network)
+    model.load_state_dict(state, strict=True)
     return model.eval()
 
 
@@ -134,8 +140,7 @@ def load(path: str | Path) -> Checkpoint:
     if set(content) != {"format", "card", "state_dict"}:
         raise ValueError(f"{path} has the keys {sorted(map(str, content))}; a checkpoint has format, card, state_dict.")
     card, state = _card(path, content["card"]), content["state_dict"]
-    tensors = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    if not tensors or weights_digest(state) != card["sha256"]:
+    if not _plain_tensors(state) or weights_digest(state) != card["sha256"]:
         raise ValueError(f"{path} is damaged: its weights do not match the SHA-256 in its card; use another copy.")
     return Checkpoint(card=card, state_dict=state)
 
@@ -145,44 +150,57 @@ def _read(path: Path) -> Any:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path} {what}; give a checkpoint file such as <run>/checkpoints/last.pt.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise ValueError(
-                f"{path} holds more than tensors and text, so it was not loaded and none of its code was run "
-                f"({reason}); give a file that `snnprobe train` wrote."
-            ) from None
-        raise ValueError(
-            f"{path} is not a snn_probe checkpoint, or a pickle that was refused unread; "
-            "give a file that `snnprobe train` wrote."
-        ) from None
+        content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions.") from None
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check the file and its permissions.") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch explains foreign files at length
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        reason = f" ({wanted[1]})" if wanted else ""
         raise ValueError(
-            f"{path} is truncated or not a checkpoint ({reason}); use another copy, for example best.pt beside it."
+            f"{path} is no checkpoint, or holds more than tensors and text{reason}, so it was not loaded and none of "
+            "its code was run; give a file that `snnprobe train` wrote."
         ) from None
+    except Exception as error:
+        reason = f" ({str(error).split('. ')[0].strip()})" if isinstance(error, RuntimeError) else ""
+        raise ValueError(
+            f"{path} is truncated or not a checkpoint{reason}; use another copy, for example best.pt beside it."
+        ) from None
+
+
+def _plain_tensors(state: Any) -> bool:
+    """Whether these are tensors by name whose every element is in the file (no sparse, meta or expanded ones)."""
+    return isinstance(state, dict) and all(
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and (tensor.layout, tensor.device.type) == (torch.strided, "cpu")
+        and not tensor.is_quantized
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+        for name, tensor in state.items()
+    )
 
 
 def _card(path: Path, text: Any) -> dict[str, Any]:
     try:
-        card = json.loads(text)
+        card = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict):
+        raise ValueError(f"{path} has a card that is not a JSON object; use another copy.")
+    wrong = [name for name, kind in _CARD.items() if type(card.get(name)) is not kind]
+    if not wrong:
+        shape, classes = card["network"].get("input_shape"), card["network"].get("num_classes")
+        sizes = [*shape, classes] if isinstance(shape, list) else []
+        known = len(sizes) == 4 and all(type(size) is int and size > 0 for size in sizes)
+        known = known and isinstance(card["network"].get("temporal"), bool)
+        wrong = ["network"] * (not known) + ["epoch"] * (card["epoch"] < 0)
+    if wrong:
+        raise ValueError(f"{path} has a card that lacks or misstates {', '.join(wrong)}; use another copy.")
+    try:
         RunConfig.from_dict(card["config"])
-        network = card["network"]
-        shape = network["input_shape"]
-        known = (
-            isinstance(card["epoch"], int)
-            and isinstance(card["sha256"], str)
-            and len(shape) == 3
-            and all(isinstance(v, int) and v > 0 for v in [*shape, network["num_classes"]])
-            and isinstance(network["temporal"], bool)
-        )
     except ValueError as error:
         raise ValueError(f"{path} has a card that cannot be used: {str(error).rstrip('.')}.") from None
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} has a card that lacks or misstates {error}; use another copy.") from None
-    if not known:
-        raise ValueError(f"{path} has a card with an unusable epoch, network or sha256; use another copy.")
     return card

@@ -1,9 +1,7 @@
 """The command line: parse, call, save, print the path. Heavy imports are inside the commands, so --help is fast."""
 
-import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from snn_probe import __version__
+from snn_probe.probe_commands import COMMANDS
 
 EPILOG = "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143 interrupted."
 
@@ -28,10 +27,15 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted; what was saved before is complete.", err=True)
             raise SystemExit(130) from None
-        except (ValueError, OSError, RuntimeError) as error:
-            if isinstance(error, BrokenPipeError) or ctx.params.get("debug"):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
                 raise
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            said = " ".join(str(error).split())
+            if not isinstance(error, ValueError | OSError | RuntimeError):  # foreseen nowhere
+                said = f"{type(error).__name__}: {said}; run snnprobe --debug for the traceback, and please report it."
+            click.echo(f"Error: {said}", err=True)
             raise SystemExit(1) from None
 
 
@@ -82,27 +86,18 @@ def _epochs(ctx: click.Context, param: click.Parameter, text: str | None) -> lis
 @click.pass_context
 def train(ctx: click.Context, out: Path | None, resume: bool, save_epochs: list[int], **options: Any) -> None:
     """Train a network; write its checkpoints and metrics."""
-    from snn_probe.checkpoint import network_of
-    from snn_probe.config import RunConfig
     from snn_probe.progress import Progress
     from snn_probe.run_folder import RunFolder
     from snn_probe.training import train as train_epochs
 
-    try:
-        if resume and out and RunFolder(out).config.exists():
-            stored = RunFolder(out).read_config()
-            given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
-            if "hyperparameters" in given:
-                given["hyperparameters"] = {**stored.get("hyperparameters", {}), **given["hyperparameters"]}
-            options = {**stored, **given}
-        config = RunConfig.from_dict(options)
-        network_of(config)
-        beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
-        if beyond:
-            raise ValueError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    folder = out or Path("trained_models") / config.run_name()
+    folder = out or Path("trained_models") / _configuration(options).run_name()
+    if resume and RunFolder(folder).config.exists():
+        given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
+        options = _continued(RunFolder(folder).read_config(), given)
+    config = _configuration(options)
+    beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
+    if beyond:
+        raise click.UsageError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
     run = RunFolder(folder)
     for checkpoint in train_epochs(config, folder=folder, resume=resume, save_epochs=save_epochs, progress=Progress):
         row = checkpoint.card["metrics"]
@@ -113,6 +108,27 @@ def train(ctx: click.Context, out: Path | None, resume: bool, save_epochs: list[
             err=True,
         )
     _report_training(run, config.epochs)
+
+
+def _configuration(options: dict[str, Any]) -> Any:
+    """The configuration that the options make; what is wrong with them is wrong usage."""
+    from snn_probe.checkpoint import network_of
+    from snn_probe.config import RunConfig
+
+    try:
+        config = RunConfig.from_dict(options)
+        network_of(config)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return config
+
+
+def _continued(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The stored configuration with what the command line says otherwise, which the run then refuses by name."""
+    merged = {**stored, **given}
+    changed = given.get("hyperparameters", {})
+    same_method = merged.get("method") == stored.get("method")
+    return {**merged, "hyperparameters": {**stored.get("hyperparameters", {}), **changed} if same_method else changed}
 
 
 def _report_training(run: Any, epochs: int) -> None:
@@ -127,148 +143,6 @@ def _report_training(run: Any, epochs: int) -> None:
     click.echo(run.metrics)
 
 
-def _probe_options(command: Callable) -> Callable:
-    """Arguments and options that every probe command shares."""
-    for option in reversed(
-        (
-            click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path)),
-            click.option("--split", default="train", show_default=True, type=click.Choice(("train", "validation", "test"))),
-            click.option("--num-examples", type=click.IntRange(min=1), help="The first N of the split.  [512, or all if fewer]"),
-            click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1)),
-            click.option("--out", type=click.Path(path_type=Path), help="Folder for results and figures.  [reports/<run>]"),
-            click.option("--no-figure", is_flag=True, help="Write the results only."),
-            click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-@main.command()
-@_probe_options
-@click.option("--group-size", default=1, show_default=True, type=click.IntRange(min=1),
-              help="Examples averaged before squaring; 1 is the empirical Fisher, 16 reproduces published curves.")  # fmt: skip
-@click.option("--labels", default="true", show_default=True, type=click.Choice(("true", "sampled")))
-@click.option("--readout", default="prefix", show_default=True, type=click.Choice(("prefix", "instantaneous")))
-@click.option("--seed", default=0, show_default=True, help="For sampled labels.")
-def fisher(checkpoints: tuple[Path, ...], group_size: int, labels: str, readout: str, seed: int, **shared: Any) -> None:
-    """Fisher trace of every layer at every timestep, and the information centroid."""
-    from snn_probe.probes import fisher_trace
-
-    def measure(model, batches):
-        return fisher_trace(model, batches, group_size=group_size, labels=labels, readout=readout, seed=seed)
-
-    _probe("fisher", checkpoints, measure, _fisher_lines, **shared)
-
-
-def _fisher_lines(result: Any) -> list[str]:
-    from snn_probe.centroid import information_centroid
-
-    rows = result.table[result.table["layer"] == "all"]
-    lines = [f"  {'timestep':>8}  {'trace':>12}  {'stderr':>10}"]
-    lines += [f"  {r.timestep:>8}  {r.trace:>12.6g}  {r.stderr:>10.2g}" for r in rows.itertuples()]
-    groups, size = rows["n_groups"].iloc[0], result.settings["group_size"]
-    estimator = "per example" if size == 1 else f"mean gradient of {size} examples"
-    return [*lines, f"  information centroid {information_centroid(result.table):.4f}  ({groups} groups, {estimator})"]
-
-
-def _probe(name, checkpoints, measure, lines, *, split, num_examples, batch_size, out, no_figure, as_json) -> None:
-    """Measure each checkpoint, save each result, and draw them all in one figure."""
-    from snn_probe.results import save
-
-    out = out or _default_out(checkpoints)
-    results, paths = [], []
-    for path in checkpoints:
-        result = _measured(path, measure, name, split, num_examples, batch_size)
-        written = out / f"{name}_{_label(path, checkpoints)}.json"
-        save(result, written)
-        results.append(result)
-        paths.append(written)
-        if not as_json:
-            click.echo("\n".join([f"{path}  ({result.source['run']}, epoch {result.source['epoch']})", *lines(result)]))
-    if as_json:
-        texts = [p.read_text(encoding="utf-8") for p in paths]
-        click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(t) for t in texts]))
-    if len(results) > 1:
-        paths.append(_combined_table(results, out / f"{name}.csv"))
-    if not no_figure:
-        paths += _figures(results, out, ("png", "pdf"))
-    for path in paths:
-        click.echo(path, err=as_json)
-
-
-def _measured(path: Path, measure, name: str, split: str, num_examples: int | None, batch_size: int) -> Any:
-    from dataclasses import replace
-
-    from snn_probe.checkpoint import build_model, load
-    from snn_probe.data import batches
-    from snn_probe.data import load as load_data
-    from snn_probe.progress import Progress
-
-    checkpoint = load(path)
-    config = checkpoint.config
-    data = load_data(config.dataset, split, num_steps=config.num_steps, num_examples=None)
-    wanted = num_examples if num_examples is not None else min(512, len(data))
-    data = load_data(config.dataset, split, num_steps=config.num_steps, num_examples=wanted)
-    result = measure(build_model(checkpoint), Progress(batches(data, batch_size), f"{name} {path.stem}"))
-    settings = {**result.settings, "split": split, "num_examples": wanted}
-    return replace(result, settings=settings, source={**checkpoint.card, "file": path.name})
-
-
-def _default_out(checkpoints: tuple[Path, ...]) -> Path:
-    """reports/<run> for checkpoints of one run; reports/<run>+<n> where there are n other runs."""
-    runs = list(dict.fromkeys(_run_of(path) for path in checkpoints))
-    return Path("reports") / (runs[0] if len(runs) == 1 else f"{runs[0]}+{len(runs) - 1}")
-
-
-def _run_of(path: Path) -> str:
-    folder = path.resolve().parent
-    return folder.parent.name if folder.name == "checkpoints" else path.stem
-
-
-def _label(path: Path, checkpoints: tuple[Path, ...]) -> str:
-    several = len({_run_of(p) for p in checkpoints}) > 1
-    return f"{_run_of(path)}_{path.stem}" if several and _run_of(path) != path.stem else path.stem
-
-
-def _combined_table(results: list[Any], path: Path) -> Path:
-    from snn_probe.files import write_atomically
-    from snn_probe.results import combine
-
-    write_atomically(path, combine(results).to_csv(index=False))
-    return path
-
-
-def _figures(results: list[Any], folder: Path, formats: tuple[str, ...]) -> list[Path]:
-    from snn_probe.figures import draw, figure_bytes, figure_names
-    from snn_probe.files import write_atomically
-    from snn_probe.results import combine
-
-    table, written = combine(results), []
-    for name in figure_names(results[0].probe, table):
-        figure = draw(name, table, **_figure_options(name, results))
-        for suffix in formats:
-            written.append(folder / f"{name}.{suffix}")
-            write_atomically(written[-1], figure_bytes(figure, suffix))
-    return written
-
-
-def _figure_options(name: str, results: list[Any]) -> dict[str, Any]:
-    """What the axis must say of how the numbers were estimated; refuses to mix estimators in one figure."""
-    if results[0].probe != "fisher_trace":
-        return {}
-    kinds = {(r.settings["group_size"], r.settings["labels"], r.settings["readout"]) for r in results}
-    if len(kinds) > 1:
-        raise ValueError(
-            "These Fisher results have different group_size, labels or readout, so they cannot share an axis; "
-            "draw them in separate figures."
-        )
-    ((size, labels, readout),) = kinds
-    said = ["empirical" if labels == "true" else "sampled labels"]
-    said += [f"batch mean of {size}"] * (size > 1) + [readout] * (readout != "prefix")
-    return {"estimator": ", ".join(said)} if name == "fisher_trace" else {}
-
-
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="RESULT.json...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="FIG.pdf, FIG.png or FIG.svg.")
@@ -276,18 +150,21 @@ def _figure_options(name: str, results: list[Any]) -> dict[str, Any]:
 @click.option("--width", default=3.25, show_default=True, type=click.FloatRange(min=1.0, max=20.0), help="In inches.")
 def figure(files: tuple[Path, ...], out: Path, name: str | None, width: float) -> None:
     """Draw stored results, or the learning curves of runs (their folders or metrics.csv), without computing anew."""
-    from snn_probe.figures import draw, figure_bytes, figure_names
     from snn_probe.files import write_atomically
+    from snn_probe.gallery import draw, figure_bytes, figure_names
+    from snn_probe.measuring import figure_options
 
     suffix = out.suffix.lstrip(".")
     if suffix not in ("pdf", "png", "svg"):
         raise click.UsageError(f"-o is {str(out)!r}; end it in .pdf, .png or .svg.")
     probe, table, results = _tables(files)
     names = figure_names(probe, table)
+    if not names:
+        raise ValueError(f"There is no figure of {probe!r} results; give results of a probe that has one.")
     if name is not None and name not in names:
         raise click.UsageError(f"--figure is {name!r}; these files allow {', '.join(names)}.")
     chosen = name or names[0]
-    options = _figure_options(chosen, results) if results else {}
+    options = figure_options(chosen, results) if results else {}
     write_atomically(out, figure_bytes(draw(chosen, table, width=width, **options), suffix))
     click.echo(out)
 
@@ -320,7 +197,7 @@ def _metrics(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise ValueError(f"{run.metrics} cannot be read ({error}); give a run's folder or its metrics.csv.") from None
     known = {key: config.get(key) for key in ("method", "dataset", "model", "seed", "num_steps")}
-    return table.assign(run=run.path.name, **known)
+    return table.assign(run=run.path.resolve().name, **known)
 
 
 @main.command()
@@ -330,6 +207,10 @@ def show(file: Path) -> None:
     from snn_probe.show import describe
 
     click.echo("\n".join(describe(file)))
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

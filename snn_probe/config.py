@@ -1,6 +1,7 @@
 """The configuration of a training run: frozen, validated, to and from plain dicts."""
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -12,8 +13,8 @@ from snn_probe.objectives import OBJECTIVES
 class RunConfig:
     """Everything that determines a run's numbers, with the papers' optimiser: Adam, cosine to 0, no weight decay.
 
-    ``hyperparameters``: those of the objective, by its field names. ``train_examples``: the first so many of the
-    training split (None: all). ``augment``: random shifts of the training inputs.
+    ``hyperparameters``: those of the objective, by its field names; the defaults are filled in. ``train_examples``:
+    the first so many of the training split (None: all). ``augment``: random shifts of the training inputs.
     Raises ValueError, one sentence, for anything unknown or out of range; whether the data set and the network exist
     is known only where they are built, see :func:`snn_probe.checkpoint.network_of`.
     """
@@ -44,10 +45,11 @@ class RunConfig:
         if not isinstance(self.augment, bool):
             raise ValueError(f"augment is {self.augment!r}; give true or false.")
         number = isinstance(self.learning_rate, int | float) and not isinstance(self.learning_rate, bool)
-        if not number or not 0 < self.learning_rate < float("inf"):
+        if not number or not 0 < self.learning_rate <= sys.float_info.max:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; give a finite number above 0.")
-        object.__setattr__(self, "hyperparameters", dict(self.hyperparameters))
-        self.objective()
+        if not isinstance(self.hyperparameters, Mapping):
+            raise ValueError(f"hyperparameters is {self.hyperparameters!r}; give an object of names and values.")
+        object.__setattr__(self, "hyperparameters", asdict(self.objective()))
 
     def objective(self):
         """The objective with these hyperparameters."""
@@ -57,15 +59,19 @@ class RunConfig:
         if unknown:
             allowed = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"{self.method} has no hyperparameter {', '.join(map(repr, unknown))}; {allowed}.")
-        return kind(**self.hyperparameters)
+        try:
+            return kind(**self.hyperparameters)
+        except OverflowError:  # a whole number beyond any float
+            said = f"A hyperparameter of {self.method} is too large; give numbers that a float holds."
+            raise ValueError(said) from None
 
     def run_name(self) -> str:
         """Default name of the run's folder."""
         return f"{self.dataset}-{self.model}-{self.method}-seed{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict; the hyperparameters are written out in full, defaults included."""
-        return {**asdict(self), "hyperparameters": asdict(self.objective())}
+        """Plain JSON-able dict; everything is written out, defaults included."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
@@ -75,9 +81,9 @@ class RunConfig:
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(plain) - set(known))
         if unknown:
-            raise ValueError(f"The configuration has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
-        if not isinstance(plain.get("hyperparameters", {}), Mapping):
-            raise ValueError("The configuration's hyperparameters must be an object of names and values.")
+            raise ValueError(
+                f"The configuration has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}."
+            )
         return cls(**plain)
 
 

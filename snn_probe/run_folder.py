@@ -7,6 +7,8 @@ run that was stopped anywhere goes on from its last complete epoch, without a lo
 import csv
 import io
 import json
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,12 @@ class RunFolder:
                     "resume it as it was begun, or choose another folder with --out."
                 )
             return
+        found = [place.name for place in (self.metrics, self.resume, self.path / "checkpoints") if place.exists()]
+        if found:
+            raise ValueError(
+                f"{self.path} holds {', '.join(found)} but no config.json, so nobody knows of which run; "
+                "choose another folder with --out."
+            )
         write_atomically(self.config, json.dumps(dict(config), indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
@@ -78,12 +86,18 @@ class RunFolder:
         if not self.resume.exists():
             return None
         try:
-            state = torch.load(self.resume, map_location="cpu", weights_only=True)
-            if state["format"] != RESUME_FORMAT:
-                raise ValueError(f"its format is {state['format']!r}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch explains foreign files at length
+                state = torch.load(self.resume, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+                raise ValueError(f"its format is not {RESUME_FORMAT!r}")
+            if not {"plain", "model", "optimizer", "random"} <= set(state):
+                raise ValueError("it is not complete")
             return {**state, "plain": json.loads(state["plain"])}
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = str(error) if isinstance(error, ValueError) else "it is damaged"
+            if isinstance(error, pickle.UnpicklingError):
+                reason = "it holds more than tensors and text, and was not run"
             raise ValueError(
                 f"{self.resume} cannot be used ({reason}); restore it from a copy, or train anew in another folder."
             ) from None

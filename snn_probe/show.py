@@ -7,8 +7,6 @@ from snn_probe.checkpoint import load as load_checkpoint
 from snn_probe.results import load as load_result
 from snn_probe.run_folder import RunFolder
 
-CHECKPOINT_SUFFIXES = (".pt", ".pth")
-
 
 def describe(path: Path) -> list[str]:
     """Lines about a checkpoint, a result (JSON) or a run's folder. Raises ValueError for anything else."""
@@ -65,5 +63,7 @@ def _flat(nested: dict[str, Any]) -> dict[str, Any]:
 
 
 def _aligned(facts: dict[str, Any]) -> list[str]:
-    width = max(map(len, facts))
-    return [f"  {key:<{width}}  {f'{value:.6g}' if isinstance(value, float) else value}" for key, value in facts.items()]
+    width = max(map(len, facts), default=0)
+    return [
+        f"  {key:<{width}}  {f'{value:.6g}' if isinstance(value, float) else value}" for key, value in facts.items()
+    ]

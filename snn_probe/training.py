@@ -6,7 +6,7 @@ augmentation and any noise inside the network have a seed each.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from snn_probe.temporal import Batches, probing, spiking_layers
 
 EVALUATION_BATCH = 256
 MAX_SHIFT = 1  # pixels, on 8x8 digits and 16x16 event frames
+_ADVICE = "and the last checkpoint is good; train anew with a lower learning_rate"
 
 
 class TrainingDiverged(RuntimeError):
@@ -56,8 +57,8 @@ def train(
     With ``folder`` a run's folder is written: config.json, metrics.csv, checkpoints/{last,best,epoch_0005}.pt ("best"
     by validation accuracy, then validation loss; ``save_epochs`` are kept for later) and resume.pt. ``resume``
     continues after the last complete epoch exactly as if there had been no break (bit for bit on the CPU with the same
-    number of threads), or starts anew if the folder holds no run. ``progress(batches, label)`` may wrap each epoch's
-    batches to show how far it is.
+    number of threads; the ``save_epochs`` given before still hold), or starts anew if the folder holds no run.
+    ``progress(batches, label)`` may wrap each epoch's batches to show how far it is.
 
     Raises ValueError for an impossible configuration, TrainingDiverged when the loss or a gradient is not finite
     (before the step, so the last checkpoint is good), OSError when the folder cannot be written.
@@ -70,23 +71,35 @@ def train(
     network = network_of(config)
     splits = {name: load(config.dataset, name, num_steps=config.num_steps) for name in ("validation", "test")}
     splits["train"] = load(config.dataset, "train", num_steps=config.num_steps, num_examples=config.train_examples)
-    state = _State(config, build_network(config, network))
+    state = _State(config, build_network(config, network), kept)
     run = RunFolder(folder) if folder is not None else None
-    name = run.path.name if run else config.run_name()
+    name = run.path.resolve().name if run else config.run_name()
     if run:
         run.begin(config.to_dict(), resume=resume)
         if resume and (saved := run.read_resume()) is not None:
             state.restore(saved)
-    return _epochs(config, state, splits, run, name, kept, progress or (lambda items, label: items))
+            lost = [e for e in kept if e <= state.epoch and not run.checkpoint("epoch", e).exists()]
+            if lost:
+                raise ValueError(
+                    f"save_epochs has {lost[0]}, but the run in {run.path} is past epoch {lost[0]} and did not keep it;"
+                    " leave it out, or train anew in another folder."
+                )
+    return _epochs(config, state, splits, run, name, progress or (lambda items, label: items))
 
 
-def _epochs(config, state: "_State", splits, run, name: str, kept: list[int], progress) -> Iterator[Checkpoint]:
+def _epochs(config, state: "_State", splits, run, name: str, progress) -> Iterator[Checkpoint]:
     """The loop of :func:`train`, apart from it so that mistakes are reported when it is called."""
     for epoch in range(state.epoch + 1, config.epochs + 1):
         began = time.perf_counter()
         row = {"epoch": epoch, **_one_epoch(config, state, splits["train"], epoch, progress)}
+        wrong = _not_finite(state.model.state_dict())  # neurons that read NaN stay silent: the loss may not show it
         for split in ("validation", "test"):
             found = evaluate(state.model, batches(splits[split], EVALUATION_BATCH))
+            if wrong or not math.isfinite(found.loss):
+                cause = repr(wrong[0]) if wrong else f"the {split} loss"
+                raise TrainingDiverged(
+                    f"{cause} is not finite after epoch {epoch}; nothing of this epoch was saved {_ADVICE}."
+                )
             row |= {f"{split}_loss": found.loss, f"{split}_accuracy": found.accuracy}
             row["firing_rate"] = row.get("firing_rate", found.firing_rate)  # on the validation split
         row["seconds"] = time.perf_counter() - began
@@ -101,7 +114,7 @@ def _epochs(config, state: "_State", splits, run, name: str, kept: list[int], pr
             environment=environment(device="cpu", threads=torch.get_num_threads()),
         )
         if run:
-            for kind in ["epoch"] * (epoch in kept) + ["best"] * improved + ["last"]:
+            for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
                 save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
             run.write_metrics(state.rows)
             run.write_resume(state.saved())
@@ -151,8 +164,8 @@ class _counted_spikes:
 class _State:
     """Everything that changes during training."""
 
-    def __init__(self, config: RunConfig, model: nn.Module):
-        self.model = model
+    def __init__(self, config: RunConfig, model: nn.Module, kept: list[int]):
+        self.model, self.kept = model, kept
         self.params = trainable(model)
         self.optimizer = torch.optim.Adam(self.params.values(), lr=config.learning_rate, weight_decay=0.0)
         self.order, self.augmentation, noise = (
@@ -175,7 +188,7 @@ class _State:
     def saved(self) -> dict[str, Any]:
         """For resume.pt: tensors, and what is plain as JSON text."""
         return {
-            "plain": {"epoch": self.epoch, "rows": self.rows, "best": self.best},
+            "plain": {"epoch": self.epoch, "rows": self.rows, "best": self.best, "save_epochs": self.kept},
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": {
@@ -188,6 +201,7 @@ class _State:
     def restore(self, saved: dict[str, Any]) -> None:
         plain = saved["plain"]
         self.epoch, self.rows, self.best = plain["epoch"], list(plain["rows"]), plain["best"]
+        self.kept = sorted({*self.kept, *plain["save_epochs"]})
         self.model.load_state_dict(saved["model"], strict=True)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.order.set_state(saved["random"]["order"])
@@ -225,17 +239,23 @@ def _one_epoch(config: RunConfig, state: _State, split: Split, epoch: int, progr
 
 def _step(state: _State, loss: Tensor, logits: Tensor, *, where: str) -> float:
     """One optimizer step, unless something is not finite; the norm of the gradient of all parameters."""
-    advice = "the step was not taken; resume from the last checkpoint with a lower learning_rate"
+    advice = f"the step was not taken {_ADVICE}"
     if not math.isfinite(loss.item()):
-        bad = [name for name, p in state.params.items() if not p.isfinite().all()]
-        cause = f"parameter {bad[0]!r} is" if bad else "the logits are" if not logits.isfinite().all() else "the loss is"
+        bad = _not_finite(state.params)
+        cause = f"parameter {bad[0]!r} is" if bad else "the loss is" if logits.isfinite().all() else "the logits are"
         raise TrainingDiverged(f"{cause} not finite (loss {loss.item()}) in {where}; {advice}.")
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in state.params.values() if p.grad is not None]).item()
+    gradients = {name: p.grad for name, p in state.params.items() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm(gradients.values()).item()
     if not math.isfinite(norm):
-        bad = [n for n, p in state.params.items() if p.grad is not None and not p.grad.isfinite().all()]
-        cause = f"the gradient of {bad[-1]!r}" if bad else "the norm of the gradient"
-        raise TrainingDiverged(f"{cause} is not finite in {where}; {advice}.")
+        bad = [f"parameter {name!r}" for name in _not_finite(state.params)]
+        bad += [f"the gradient of {name!r}" for name in reversed(_not_finite(gradients))]  # nearest to the loss first
+        raise TrainingDiverged(f"{[*bad, 'the norm of the gradient'][0]} is not finite in {where}; {advice}.")
     state.optimizer.step()
     return norm
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]

@@ -66,3 +66,38 @@ def fisher_traces(model, inputs, labels, *, group_size=1, readout="prefix"):
                 found.setdefault(key, {}).setdefault(start, 0.0)
                 found[key][start] += 0.0 if g is None else float((g.double() ** 2).sum())
     return {key: list(values.values()) for key, values in found.items()}
+
+
+def dense_hessian(model, batches, objective):
+    """d^2 L / d theta^2 entry by entry: the gradient of each component of the gradient. (P, P), P by the model's order."""
+    leaves = [p for p in model.parameters() if p.requires_grad]
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    count = sum(len(y) for _, y in batches)
+    total = 0.0
+    for x, y in batches:
+        loss = objective(model(x), y, params)
+        gradient = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+        flat = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(gradient, leaves, strict=True)])
+        rows = []
+        for component in flat:
+            row = torch.autograd.grad(component, leaves, retain_graph=True, allow_unused=True)
+            rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(row, leaves, strict=True)]))
+        total = total + torch.stack(rows) * (len(y) / count)
+    return total
+
+
+def dense_gauss_newton(model, batches, objective):
+    """J^T (d^2 L / dz^2) J with both factors written out."""
+    leaves = [p for p in model.parameters() if p.requires_grad]
+    count = sum(len(y) for _, y in batches)
+    total = 0.0
+    for x, y in batches:
+        logits = model(x)
+        rows = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in logits.reshape(-1)]
+        jacobian = torch.stack(
+            [torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(r, leaves, strict=True)]) for r in rows]
+        )
+        inner = torch.autograd.functional.hessian(lambda z, y=y: objective(z, y, None), logits.detach())
+        inner = inner.reshape(logits.numel(), logits.numel())
+        total = total + jacobian.T @ inner @ jacobian * (len(y) / count)
+    return total

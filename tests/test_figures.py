@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from snn_probe import figures
+from snn_probe import figure_style, figures
 from snn_probe.centroid import information_centroid
 from snn_probe.results import Result, combine
 
@@ -51,12 +51,12 @@ def axes():
 
 def legend_labels(ax):
     return [
-        label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if not figures._is_note(handle)
+        label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if not figure_style.is_note(handle)
     ]
 
 
 def note(ax):
-    return [label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figures._is_note(handle)]
+    return [label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figure_style.is_note(handle)]
 
 
 def looks(ax):
@@ -274,7 +274,7 @@ def test_learning_curves_draw_train_and_test_in_percent():
         for line, split in zip(ax.lines[2 * i : 2 * i + 2], ("train", "test"), strict=True):
             np.testing.assert_array_equal(line.get_xdata(), range(1, 21))
             np.testing.assert_allclose(line.get_ydata(), 100 * rows[f"{split}_accuracy"])
-            assert to_hex(line.get_color()) == figures.METHODS[method][1].lower()
+            assert to_hex(line.get_color()) == figure_style.METHODS[method][1].lower()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Accuracy (%)")
     assert len(ax.collections) == 0 and note(ax) == []
     assert len(looks(ax)) == 6
@@ -443,7 +443,7 @@ def test_an_unknown_figure_and_an_unknown_format():
     with pytest.raises(ValueError, match="draw: there is no figure 'x'; choose one of fisher_trace, information_cent"):
         figures.draw("x", grid())
     with pytest.raises(ValueError, match="figure_bytes: there is no format 'gif'; choose one of png, pdf, svg"):
-        figures.figure_bytes(Figure(), "gif")
+        figure_style.figure_bytes(Figure(), "gif")
 
 
 def test_figures_of_a_probe():
@@ -459,7 +459,7 @@ def test_figures_of_a_probe():
 def test_pdf_has_type_42_fonts_and_no_others():
     figure = figures.draw("fisher_trace", grid(epochs=(20,)))
     with matplotlib.rc_context({"pdf.compression": 0}):
-        pdf = figures.figure_bytes(figure, "pdf")
+        pdf = figure_style.figure_bytes(figure, "pdf")
     assert pdf.startswith(b"%PDF")
     assert b"/FontFile2" in pdf  # an embedded TrueType font, which is what Type 42 is in a PDF
     assert b"/Type3" not in pdf
@@ -468,22 +468,22 @@ def test_pdf_has_type_42_fonts_and_no_others():
 
 @pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_the_same_table_gives_the_same_bytes(format, start):
-    first, second = (figures.figure_bytes(figures.draw("accuracy_curves", metrics()), format) for _ in range(2))
+    first, second = (figure_style.figure_bytes(figures.draw("accuracy_curves", metrics()), format) for _ in range(2))
     assert first == second
     assert first.startswith(start)
 
 
 def test_png_has_300_dots_per_inch():
-    png = figures.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,)), width=3.25), "png")
+    png = figure_style.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,)), width=3.25), "png")
     assert matplotlib.image.imread(io.BytesIO(png)).shape[1] == 975
 
 
 def test_style_is_undone_and_nothing_global_is_touched():
     before = dict(matplotlib.rcParams)
-    with figures.style():
+    with figure_style.style():
         assert matplotlib.rcParams["pdf.fonttype"] == matplotlib.rcParams["ps.fonttype"] == 42
         assert 7 <= matplotlib.rcParams["legend.fontsize"] <= 9
-    figures.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,))), "png")
+    figure_style.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,))), "png")
     assert dict(matplotlib.rcParams) == before
 
 

@@ -8,6 +8,18 @@ from torch import Tensor, nn
 from snn_probe.temporal import Batches
 
 
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+
+
+def check_whole(name: str, value: int, *, low: int) -> None:
+    """ValueError unless ``value`` is a whole number of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter (or buffer); the CPU if it has neither."""
     for tensor in (*model.parameters(), *model.buffers()):

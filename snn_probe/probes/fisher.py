@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from snn_probe.centroid import information_centroid
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
-from snn_probe.probes.batching import device_of, on_device, regrouped
+from snn_probe.probes.batching import check_choice, check_whole, device_of, on_device, regrouped
 from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported
 from snn_probe.results import Result
 from snn_probe.temporal import Batches, check_temporal, probing, unrolled
@@ -58,10 +58,9 @@ def fisher_trace(
     batches that are empty or not finite.
     """
     began = time.perf_counter()
-    _check_choice("labels", labels, LABELS)
-    _check_choice("readout", readout, READOUTS)
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
-        raise ValueError(f"group_size is {group_size!r}; give a whole number of at least 1.")
+    check_choice("labels", labels, LABELS)
+    check_choice("readout", readout, READOUTS)
+    check_whole("group_size", group_size, low=1)
     read = _Reading(group_size=group_size, labels=labels, readout=readout)
     generator = torch.Generator().manual_seed(seed)
     with probing(model):
@@ -278,7 +277,3 @@ class _Sums:
             for t in range(self.plan.num_steps)
         ]
 
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")

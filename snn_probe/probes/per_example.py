@@ -220,7 +220,7 @@ def _sum_of_squares(x: Tensor) -> Tensor:
 def _linear(x: Tensor, g: Tensor) -> Tensor:
     """||sum_s g_s x_s^T||^2 per group; through the Gram matrices of the uses where those are smaller."""
     x, g = (v.transpose(0, 1).flatten(1, 2) for v in (x, g))  # (n, S, C)
-    n, uses, inward = x.shape
+    _, uses, inward = x.shape
     outward = g.shape[2]
     if uses * (inward + outward) < inward * outward:
         return (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2), dtype=torch.float64)

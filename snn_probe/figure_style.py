@@ -1,0 +1,183 @@
+"""What all figures share: one style, how lines are told apart and named, the legend below, the bytes of a file.
+
+A line's colour and marker say the method; its shade and dash say which of that method's lines it is (the last in epoch
+and seed is solid and darkest). So the lines can be told apart in grey print too. Nothing here reads or writes a file.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+# The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/): told apart with any colour vision.
+METHODS = {  # method -> what figures call it, its colour, its marker
+    "sdt": ("SDT", "#0072B2", "o"),
+    "tet": ("TET", "#D55E00", "s"),
+    "trt": ("TRT", "#009E73", "^"),
+    "trt_control": ("TRT, no decay", "#CC79A7", "D"),
+}
+_OTHER_COLORS = ("#000000", "#56B4E9", "#E69F00", "#999999")  # the rest of the palette, for other methods
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+_DASHES = ("-", (0, (3, 1.3)), (0, (1, 1)), (0, (4, 1, 1, 1)))  # short: seen in a legend too
+_LIGHTEST = 0.5  # how far towards white the first line of a method is drawn
+_NOTE = "note"  # gid of the legend entry that says what bands or bars mean
+_GAP = 0.06  # inches left free beside a legend
+_POINTS_PER_LETTER = 4.3  # mean width of a letter of DejaVu Sans at 7.5 points
+_RC = {
+    "pdf.fonttype": 42, "ps.fonttype": 42,  # TrueType: publishers refuse Type 3 fonts
+    "svg.hashsalt": "snn_probe",  # the same figure gives the same bytes
+    "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.title_fontsize": 7,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "lines.linewidth": 1.1, "lines.markersize": 4, "axes.linewidth": 0.6, "errorbar.capsize": 0,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "0.9", "grid.linewidth": 0.5,
+    "lines.markeredgecolor": "white", "lines.markeredgewidth": 0.3,
+    "legend.frameon": False, "legend.borderpad": 0.1, "legend.handlelength": 2.2, "legend.handletextpad": 0.4,
+    "legend.columnspacing": 0.6,
+    "savefig.bbox": "standard",  # the width asked for, whatever the user's own settings
+}  # fmt: skip
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings of every figure here, to use as ``with style():``; afterwards matplotlib is as it was.
+
+    Text of 7 to 8 points at the printed size, TrueType (Type 42) fonts in PDF and PostScript, thin axes.
+    """
+    return matplotlib.rc_context(_RC)
+
+
+def figure_bytes(figure: Figure, format: str) -> bytes:
+    """The figure as the bytes of a "png" (300 dots per inch), "pdf" or "svg" file; no date, so they can be compared.
+
+    Raises ValueError for another format.
+    """
+    metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    if format not in metadata:
+        raise ValueError(f"figure_bytes: there is no format {format!r}; choose one of {', '.join(metadata)}")
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=format, dpi=300, metadata=metadata[format])
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Series:
+    """The rows that one line is drawn from, what the legend calls it, and how it looks."""
+
+    rows: pd.DataFrame
+    label: str
+    color: str
+    marker: str
+    dash: object
+
+
+def series_of(table: pd.DataFrame, apart: Sequence[str], dashes: int = len(_DASHES)) -> list[Series]:
+    """One series per distinct value of the columns ``apart``, those of a method together, in order of epoch.
+
+    ``dashes`` says how many dashes tell the lines of one method apart before they take another marker.
+    """
+    keys = [name for name in apart if name in table]
+    groups = [rows for _, rows in table.groupby(keys, dropna=False, sort=False)] if keys else [table]
+    identity = pd.concat([rows[keys].iloc[[0]] for rows in groups], ignore_index=True)
+    methods = list(identity["method"].fillna("") if "method" in keys else [""] * len(groups))
+    ranks = [*METHODS, *dict.fromkeys(method for method in methods if method not in METHODS)]
+    by = [name for name in ("epoch", "seed", "num_steps", "checkpoint", "run") if name in keys]
+    order = identity.assign(rank=[ranks.index(method) for method in methods]).sort_values(["rank", *by]).index
+    labels = _labels(identity)
+    found = []
+    for position, i in enumerate(order):
+        later = sum(methods[j] == methods[i] for j in order[position + 1 :])
+        color, marker = _look(ranks.index(methods[i]), later, methods.count(methods[i]), dashes)
+        found.append(Series(groups[i], labels[i], color, marker, _DASHES[later % dashes]))
+    return found
+
+
+def _look(rank: int, later: int, count: int, dashes: int) -> tuple[str, str]:
+    """Colour and marker of a line of the method of this rank, of whose ``count`` lines ``later`` come after it."""
+    known = [color for _, color, _ in METHODS.values()]
+    color = known[rank] if rank < len(known) else _OTHER_COLORS[(rank - len(known)) % len(_OTHER_COLORS)]
+    white = _LIGHTEST * later / max(count - 1, 1)
+    shade = to_hex([part + white * (1 - part) for part in to_rgb(color)])
+    return shade, MARKERS[(rank + len(METHODS) * (later // dashes)) % len(MARKERS)]
+
+
+def _labels(identity: pd.DataFrame) -> list[str]:
+    """What tells the lines apart, in words; a single line is called by its method and epoch."""
+    names = [name for name in ("method", "dataset", "model", "num_steps", "epoch", "seed") if name in identity]
+    chosen = [name for name in names if len(identity[name].unique()) > 1]
+    if len(identity) == 1:
+        chosen = [name for name in ("method", "epoch") if name in identity and identity[name].notna().all()]
+    for more in ("checkpoint", "run"):
+        alike = identity.duplicated(chosen).any() if chosen else len(identity) > 1
+        if alike and more in identity and len(identity[more].unique()) > 1:
+            chosen.append(more)
+    texts = {
+        "method": lambda value: METHODS[value][0] if value in METHODS else str(value),
+        "num_steps": lambda value: f"T={int(value)}",
+        "epoch": lambda value: f"epoch {int(value)}",
+        "seed": lambda value: f"seed {int(value)}",
+    }
+    return [
+        ", ".join(f"{name} unknown" if pd.isna(row[name]) else texts.get(name, str)(row[name]) for name in chosen)
+        for _, row in identity.iterrows()
+    ]
+
+
+def note(ax: Axes, text: str) -> None:
+    """A legend entry without data that says what the bands or bars are."""
+    ax.fill_between([], [], color="0.8", lw=0, label=text, gid=_NOTE)
+
+
+def letters(inches: float) -> int:
+    """How many letters of a label fit side by side."""
+    return max(8, int(inches * 72 / _POINTS_PER_LETTER))
+
+
+class Handles:
+    """The legend entries of several axes, each once."""
+
+    def __init__(self, axes: Sequence[Axes]):
+        pairs = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+        self.entries = {label: handle for handle, label in reversed(pairs)}
+
+    def get_legend_handles_labels(self) -> tuple[list, list[str]]:
+        labels = list(reversed(self.entries))
+        return [self.entries[label] for label in labels], labels
+
+
+def add_legend(figure: Figure, ax: Axes, width: float) -> None:
+    """Put the legend below the axes, as wide as the figure allows, and make the figure higher by its height."""
+    entries = list(zip(*ax.get_legend_handles_labels(), strict=True))
+    lines = [(handle, textwrap.fill(label, letters(width - 0.7))) for handle, label in entries if not is_note(handle)]
+    note = textwrap.fill(" ".join(label for handle, label in entries if is_note(handle)), letters(width - _GAP))
+
+    def legend(columns: int) -> Legend:
+        handles, labels = zip(*lines, strict=True) if lines else ((), ())
+        return figure.legend(handles, labels, title=note or None, loc="outside lower center", ncols=columns)
+
+    def size(columns: int) -> tuple[float, float]:
+        trial = legend(columns)
+        box = trial.get_window_extent()
+        trial.remove()
+        return box.width / figure.dpi, box.height / figure.dpi
+
+    if entries:
+        fitting = [columns for columns in range(1, len(lines) + 1) if size(columns)[0] <= width - _GAP] or [1]
+        even = [columns for columns in fitting if len(lines) % columns == 0 and 2 * columns > fitting[-1]]
+        columns = (even or fitting)[-1]
+        figure.set_figheight(figure.get_figheight() + size(columns)[1])
+        legend(columns)
+
+
+def is_note(handle: object) -> bool:
+    return getattr(handle, "get_gid", lambda: None)() == _NOTE

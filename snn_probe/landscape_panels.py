@@ -1,0 +1,111 @@
+"""Whole figures of loss slices for print: one panel per objective and checkpoint, an objective on one colour scale."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from .figure_style import Handles, add_legend, letters, series_of, style
+from .landscape_figures import (
+    COLORS,
+    contour_levels,
+    loss_contour,
+    loss_label,
+    loss_line,
+    loss_surface,
+    rows_of,
+    shared_norm,
+)
+from .results import IDENTIFYING
+from .slices import slices
+
+_PANEL = 1.4  # inches, the least width of a plane
+_LINES = 2.2  # inches, the least width of lines with their two axes
+_AROUND = 0.08  # inches around a surface, whose labels the layout underestimates
+
+
+def figure_names(table: pd.DataFrame) -> list[str]:
+    """The figures that a table has the points for; none for a grid of one point."""
+    found = slices(table)
+    lines = all(len(s.betas) == 1 and len(s.alphas) > 1 for s in found)
+    planes = all(len(s.betas) > 1 and len(s.alphas) > 1 for s in found)
+    return ["loss_line"] * lines + ["loss_contour", "loss_surface"] * planes
+
+
+def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | None = None, **options) -> Figure:
+    """A figure for print, "loss_line", "loss_contour" or "loss_surface", ``width`` inches wide.
+
+    Lines: a panel per objective. Planes: a panel per objective and checkpoint, those of an objective on one colour
+    scale with its bar. ``options`` go to the figure's function. Raises ValueError as that does.
+    """
+    if name not in (names := ("loss_line", "loss_contour", "loss_surface")):
+        raise ValueError(f"draw: there is no figure {name!r}; choose one of {', '.join(names)}")
+    with style():
+        figure = Figure(figsize=(width, width), layout="constrained" if name == "loss_line" else "compressed")
+        objectives = list(dict.fromkeys(table["objective"])) if "objective" in table else [None]
+        rows = _draw_lines if name == "loss_line" else _draw_planes
+        rows(figure, name, table, objectives, width, options)
+        if title:
+            figure.suptitle(textwrap.fill(title, letters(width - 0.2)), fontsize=8)
+        add_legend(figure, Handles(figure.axes), width)
+    return figure
+
+
+def _draw_lines(figure, name, table, objectives, width, options) -> None:
+    columns = max(1, min(len(objectives), int(width / _LINES)))
+    count = -(-len(objectives) // columns)
+    figure.set_figheight(count * (0.9 + 0.4 * width / columns))
+    for i, objective in enumerate(objectives):
+        loss_line(table, figure.add_subplot(count, columns, i + 1), objective=objective, **options)
+
+
+def _draw_planes(figure, name, table, objectives, width, options) -> None:
+    panels = {o: series_of(rows_of(table, o), _apart(table)) for o in objectives}
+    most = max(map(len, panels.values()))
+    columns = max(1, min(most, int(width / _PANEL)))
+    count = -(-most // columns)
+    side = min((width - 0.6) / columns, 4.0)
+    figure.set_figheight(len(objectives) * count * (side + 0.25))
+    projection = {"projection": "3d"} if name == "loss_surface" else {}
+    if projection:
+        figure.get_layout_engine().set(h_pad=_AROUND, w_pad=_AROUND)
+    function = loss_surface if name == "loss_surface" else loss_contour
+    for k, (objective, series) in enumerate(panels.items()):
+        norm = options.get("norm") or shared_norm(table, objective=objective)
+        places = range(k * count * columns + 1, (k + 1) * count * columns + 1)
+        axes = [figure.add_subplot(len(objectives) * count, columns, i, **projection) for i in places[: len(series)]]
+        for i, (ax, one) in enumerate(zip(axes, series, strict=True)):
+            function(one.rows, ax, **{**options, "norm": norm})
+            if projection:
+                ax.set_zlabel("")
+            else:
+                _share(ax, left=i % columns == 0, bottom=i + columns >= len(axes))
+            if len(series) > 1:
+                ax.set_title(textwrap.fill(_title(one, series), letters(side)), fontsize=7.5, pad=3)
+        levels = contour_levels(norm)
+        bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=axes, pad=0.02, aspect=25)
+        ticks = levels[:: -(-len(levels) // 8)]
+        bar.set_ticks(ticks, labels=[f"{level:g}" for level in ticks])
+        bar.ax.minorticks_off()
+        bar.set_label(loss_label(rows_of(table, objective)))
+
+
+def _share(ax: Axes, *, left: bool, bottom: bool) -> None:
+    """One of several planes side by side: square, axes labelled at the outside only."""
+    ax.set_box_aspect(1)
+    ax.tick_params(labelleft=left, labelbottom=bottom)
+    ax.set(xlabel=ax.get_xlabel() if bottom else "", ylabel=ax.get_ylabel() if left else "")
+
+
+def _title(one, series) -> str:
+    """What tells a panel apart: its label, and its directions where others have the same label."""
+    alike = sum(other.label == one.label for other in series) > 1
+    return ", ".join(filter(None, (one.label, str(one.rows["directions"].iloc[0]) if alike else "")))
+
+
+def _apart(table: pd.DataFrame) -> list[str]:
+    return [name for name in (*IDENTIFYING, "directions") if name in table]

@@ -1,0 +1,145 @@
+"""From checkpoint paths to results, figures and printed lines: what every probe command does."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snn_probe.checkpoint import Checkpoint, build_model, load
+from snn_probe.data import batches
+from snn_probe.data import load as load_data
+from snn_probe.files import write_atomically
+from snn_probe.gallery import draw, figure_bytes, figure_names
+from snn_probe.progress import Progress
+from snn_probe.results import Result, combine, save
+
+DEFAULT_EXAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint under a probe: its network, its batches (with progress), and where its result goes."""
+
+    checkpoint: Checkpoint
+    model: Any
+    batches: Any
+    path: Path
+
+
+def run(
+    name: str,
+    checkpoints: tuple[Path, ...],
+    measure: Callable[[Job], Result],
+    lines: Callable[[Result], list[str]],
+    *,
+    split: str,
+    num_examples: int | None,
+    batch_size: int,
+    out: Path | None,
+    no_figure: bool,
+    as_json: bool,
+) -> list[Result]:
+    """Measure each checkpoint, save each result, print ``lines`` of it, and draw them all in one figure."""
+    out = out or default_out(checkpoints)
+    results, paths = [], []
+    for path, label in zip(checkpoints, labels(checkpoints), strict=True):
+        checkpoint = load(path)
+        data, wanted = examples(checkpoint, split, num_examples)
+        written = out / f"{name}_{label}.json"
+        shown = Progress(batches(data, batch_size), f"{name} {path.stem}")
+        found = measure(Job(checkpoint, build_model(checkpoint), shown, written))
+        settings = {**found.settings, "split": split, "num_examples": wanted}
+        result = replace(found, settings=settings, source={**checkpoint.card, "file": path.name})
+        save(result, written)
+        results.append(result)
+        paths.append(written)
+        if not as_json:
+            click.echo("\n".join([f"{path}  ({result.source['run']}, epoch {result.source['epoch']})", *lines(result)]))
+    if as_json:
+        texts = [p.read_text(encoding="utf-8") for p in paths]
+        click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(t) for t in texts]))
+    if len(results) > 1:
+        paths.append(out / f"{name}.csv")
+        write_atomically(paths[-1], combine(results).to_csv(index=False))
+    if not no_figure:
+        paths += figures(results, out, ("png", "pdf"))
+    for path in paths:
+        click.echo(path, err=as_json)
+    return results
+
+
+def examples(checkpoint: Checkpoint, split: str, num_examples: int | None) -> tuple[Any, int]:
+    """The first ``num_examples`` of the split (512, or all if fewer), of the training split only what was trained on."""
+    config = checkpoint.config
+    data = load_data(config.dataset, split, num_steps=config.num_steps)
+    most = len(data) if split != "train" or config.train_examples is None else config.train_examples
+    wanted = min(DEFAULT_EXAMPLES, most) if num_examples is None else num_examples
+    if wanted > most:
+        raise ValueError(
+            f"--num-examples is {wanted}, but the {split} split of this run has {most} examples; give at most that."
+        )
+    return load_data(config.dataset, split, num_steps=config.num_steps, num_examples=wanted), wanted
+
+
+def default_out(checkpoints: tuple[Path, ...]) -> Path:
+    """reports/<run> for checkpoints of one run; reports/<run>+<n> where there are n other runs."""
+    runs = list(dict.fromkeys(_run_of(path) for path in checkpoints))
+    return Path("reports") / (runs[0] if len(runs) == 1 else f"{runs[0]}+{len(runs) - 1}")
+
+
+def _run_of(path: Path) -> str:
+    folder = path.resolve().parent
+    return folder.parent.name if folder.name == "checkpoints" else path.stem
+
+
+def labels(checkpoints: tuple[Path, ...]) -> list[str]:
+    """A name for each result: the file's, after the run's where there are several, with a number if still taken."""
+    several = len({_run_of(path) for path in checkpoints}) > 1
+    found: list[str] = []
+    for path in checkpoints:
+        first = f"{_run_of(path)}_{path.stem}" if several and _run_of(path) != path.stem else path.stem
+        names = (first if number == 1 else f"{first}_{number}" for number in itertools.count(1))
+        found.append(next(name for name in names if name not in found))
+    return found
+
+
+def figures(results: list[Result], folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Every figure that the results allow, in each format."""
+    table, written = combine(results), []
+    for name in figure_names(results[0].probe, table):
+        figure = draw(name, table, **figure_options(name, results))
+        for suffix in formats:
+            written.append(folder / f"{name}.{suffix}")
+            write_atomically(written[-1], figure_bytes(figure, suffix))
+    return written
+
+
+def figure_options(name: str, results: list[Result]) -> dict[str, Any]:
+    """What the axis must say of how the numbers were estimated; refuses to mix estimators in one figure."""
+    if name == "fisher_trace":
+        size, labels, readout = _common(results, ("group_size", "labels", "readout"))
+        said = ["empirical" if labels == "true" else "sampled labels"]
+        said += [f"batch mean of {size}"] * (size > 1) + [readout] * (readout != "prefix")
+        return {"estimator": ", ".join(said)}
+    if results[0].probe.startswith("hessian_"):
+        operator, forward = _common(results, ("operator", "forward"))
+        return {"said": f"{operator}, {forward} forward"}
+    return {}
+
+
+def _common(results: list[Result], names: tuple[str, ...]) -> tuple[Any, ...]:
+    """The settings that all results must share to stand on one axis."""
+    try:
+        kinds = {tuple(r.settings[name] for name in names) for r in results}
+    except KeyError as error:
+        raise ValueError(f"A {results[0].probe} result does not say its {error}; measure it again.") from None
+    if len(kinds) > 1:
+        raise ValueError(
+            f"These {results[0].probe} results differ in {', '.join(names)}, so they cannot share an axis; "
+            "draw them in separate figures."
+        )
+    return kinds.pop()

@@ -1,0 +1,10 @@
+"""One thread: the networks here are small, and results must not depend on what else the machine is doing."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["MKL_NUM_THREADS"] = "1"
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)

@@ -1,0 +1,268 @@
+"""Curvature against dense matrices, closed forms and finite differences."""
+
+import math
+import warnings
+
+import networks
+import numpy as np
+import oracles
+import pytest
+import torch
+from spikingjelly.activation_based import layer, neuron, surrogate
+from torch import nn
+
+from snn_probe.objectives import SDT, TET, TRT
+from snn_probe.parameters import flatten, trainable, unflatten
+from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_eigenvectors, hessian_trace
+from snn_probe.probes.operator import CurvatureOperator, spikes_as
+from snn_probe.temporal import from_spikingjelly, probing
+
+OBJECTIVES = [SDT(), TET(), TRT(strength=1e-2, decay=0.5)]
+X, Y = networks.examples(5)
+RAGGED = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(layer.Linear(6, 7), networks.lif(v_threshold=0.4), layer.Linear(7, 6), layer.BatchNorm1d(6),
+                        networks.lif(v_threshold=0.3), layer.Linear(6, 4))  # fmt: skip
+    return from_spikingjelly(net).double().eval()
+
+
+SMALL_X = 2 * torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+SMALL_Y = torch.tensor([0, 1, 2, 3, 1])
+SMALL = [(SMALL_X[:3], SMALL_Y[:3]), (SMALL_X[3:], SMALL_Y[3:])]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+@pytest.mark.parametrize("forward", ["spiking", "relaxed"])
+@pytest.mark.parametrize("operator", ["hessian", "ggn"])
+def test_products_and_eigenvalues_equal_the_dense_matrix(objective, forward, operator):
+    model = small()
+    with spikes_as(model, forward):
+        if operator == "hessian":
+            dense = oracles.dense_hessian(model, SMALL, objective)
+        else:
+            bare = objective.without_penalty if isinstance(objective, TRT) else objective
+            dense = oracles.dense_gauss_newton(model, SMALL, lambda z, y, p: bare(z, y))
+            if isinstance(objective, TRT):
+                rest = oracles.dense_hessian(model, SMALL, lambda z, y, p: objective(z, y, p) - objective.without_penalty(z, y))
+                dense = dense + rest
+    assert torch.allclose(dense, dense.T, rtol=1e-10, atol=1e-12)
+    with probing(model), spikes_as(model, forward):
+        curvature = CurvatureOperator(model, SMALL, objective, trainable(model), operator=operator)
+        v = torch.randn(len(dense), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(curvature @ v, dense @ v, rtol=1e-9, atol=1e-11)
+    result = hessian_eigenvalues(model, SMALL, objective, k=4, tol=1e-9, forward=forward, operator=operator)
+    truth = torch.linalg.eigvalsh(dense).flip(0)[:4]
+    assert result.table["eigenvalue"].to_numpy() == pytest.approx(truth.numpy(), rel=1e-8)
+    assert result.table["converged"].all() and (result.table["residual"] <= 1e-9).all()
+    assert (result.settings["operator"], result.settings["forward"]) == (operator, forward)
+    assert result.settings["asymmetry"] < 1e-10
+
+
+def test_eigenvectors_satisfy_their_equation():
+    model = networks.convolutional().eval()
+    dense = oracles.dense_hessian(model, RAGGED, SDT())
+    result, vectors = hessian_eigenvectors(model, RAGGED, SDT(), k=3, tol=1e-7)
+    for row, vector in zip(result.table.itertuples(), vectors, strict=True):
+        assert list(vector) == list(trainable(model))
+        v = flatten(vector)
+        assert float((dense @ v - row.eigenvalue * v).norm()) <= 1e-6 * result.table["eigenvalue"].abs().max()
+
+
+def test_relaxed_curvature_is_the_finite_difference_of_gradients_and_of_the_loss():
+    """Where spikes are smooth, three definitions of v'Hv agree; autograd is not compared with itself."""
+    model = small()
+    params = trainable(model)
+    theta = flatten({n: p.detach() for n, p in params.items()})
+    _, vectors = hessian_eigenvectors(model, SMALL, SDT(), k=1, tol=1e-8, forward="relaxed")
+    v = flatten(vectors[0])
+
+    def at(step):
+        moved = unflatten(theta + step * v, params)
+        values = 0.0
+        for x, y in SMALL:
+            values = values + SDT()(torch.func.functional_call(model, moved, (x,)), y) * len(y) / 5
+        return values
+
+    with spikes_as(model, "relaxed"), torch.no_grad():
+        h = 1e-4
+        second = float((at(h) - 2 * at(0.0) + at(-h)) / h**2)
+    value = hessian_eigenvalues(model, SMALL, SDT(), k=1, tol=1e-8, forward="relaxed").table["eigenvalue"][0]
+    assert second == pytest.approx(value, rel=1e-4)
+
+
+def test_quadratic_in_closed_form():
+    """Logits independent of the inputs' order: L = mean of (w . x_n)^2 through a callable objective; H = 2 mean x x^T."""
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2, bias=False)
+
+        def forward(self, x):
+            return self.linear(x).unsqueeze(0)
+
+    model, x = Linear().double(), torch.randn(9, 4, dtype=torch.float64)
+    y = torch.zeros(9, dtype=torch.int64)
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    expected = np.linalg.eigvalsh(2 * (x.T @ x / 9).numpy())[::-1]
+
+    def objective(logits, labels, params):
+        return logits.square().sum((0, 2)).mean()
+
+    found = hessian_eigenvalues(model, batches, objective, k=8, tol=1e-10).table["eigenvalue"].to_numpy()
+    assert found == pytest.approx(np.repeat(expected, 2), rel=1e-8)
+    trace = hessian_trace(model, batches, objective, num_probes=400)
+    assert abs(trace.table["trace"][0] - 2 * expected.sum()) < 4 * trace.table["stderr"][0]
+
+
+def test_softmax_regression_in_closed_form():
+    """H = mean of (diag p - p p^T) kron x x^T, and for a linear model the GGN is the Hessian."""
+
+    class Regression(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 4, bias=False)
+
+        def forward(self, x):
+            return self.linear(x).expand(2, len(x), 4)
+
+    model, x = Regression().double(), torch.randn(6, 3, dtype=torch.float64)
+    p = model(x)[0].softmax(-1).detach()
+    dense = sum(torch.kron(torch.diag(q) - torch.outer(q, q), torch.outer(a, a)) for q, a in zip(p, x, strict=True)) / 6
+    truth = torch.linalg.eigvalsh(dense).flip(0)[:3].numpy()
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    for operator in ("hessian", "ggn"):
+        found = hessian_eigenvalues(model, [(x, y)], SDT(), k=3, tol=1e-9, operator=operator)
+        assert found.table["eigenvalue"].to_numpy() == pytest.approx(truth, rel=1e-8)
+
+
+def test_trace_within_its_error_and_exact_on_a_diagonal():
+    model = small()
+    dense = oracles.dense_hessian(model, SMALL, SDT())
+    result = hessian_trace(model, SMALL, SDT(), num_probes=200, seed=1)
+    row = result.table.iloc[0]
+    assert abs(row["trace"] - float(dense.trace())) < 4 * row["stderr"]
+    assert row["n_probes"] == 200
+
+    def diagonal(logits, labels, params):  # its Hessian is 6 I: Rademacher probes are exact
+        return sum(3 * p.square().sum() for p in params.values()) + 0 * logits.sum()
+
+    exact = hessian_trace(model, SMALL, diagonal, num_probes=3)
+    assert exact.table["trace"][0] == pytest.approx(6 * exact.settings["num_parameters"], rel=1e-12)
+    assert exact.table["stderr"][0] == pytest.approx(0, abs=1e-9)
+
+
+def test_density_integrates_to_one_and_has_the_moments_of_the_spectrum():
+    model = small()
+    eigenvalues = torch.linalg.eigvalsh(oracles.dense_hessian(model, SMALL, SDT())).numpy()
+    result = hessian_density(model, SMALL, SDT(), num_probes=25, num_steps=25)
+    x, density = (result.table[name].to_numpy() for name in ("eigenvalue", "density"))
+    assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
+    assert np.trapezoid(x * density, x) == pytest.approx(eigenvalues.mean(), abs=0.05 * np.abs(eigenvalues).max())
+    width = result.settings["broadening"]
+    assert x.min() == pytest.approx(eigenvalues.min() - 4 * width, abs=2 * width)
+    assert x.max() == pytest.approx(eigenvalues.max() + 4 * width, abs=2 * width)
+
+
+def test_kept_and_rebuilt_graphs_and_any_batches_give_the_same_answer(monkeypatch):
+    model = networks.convolutional()
+    reference = hessian_eigenvalues(model, [(X, Y)], SDT(), k=3, tol=1e-8)
+    assert reference.settings["graphs_kept"]
+    monkeypatch.setattr("snn_probe.probes.operator._MEMORY_SHARE", 0.0)
+    for batches in (RAGGED, [(X[i : i + 1], Y[i : i + 1]) for i in range(5)]):
+        found = hessian_eigenvalues(model, batches, SDT(), k=3, tol=1e-8)
+        assert not found.settings["graphs_kept"]
+        assert found.table["eigenvalue"].to_numpy() == pytest.approx(reference.table["eigenvalue"].to_numpy(), rel=1e-8)
+
+
+def test_one_layer_alone():
+    model = small()
+    dense = oracles.dense_hessian(model, SMALL, SDT())
+    first = 6 * 7 + 7
+    truth = torch.linalg.eigvalsh(dense[:first, :first]).flip(0)[:2].numpy()
+    result = hessian_eigenvalues(model, SMALL, SDT(), k=2, tol=1e-9, params=lambda name: name.startswith("net.0."))
+    assert result.table["eigenvalue"].to_numpy() == pytest.approx(truth, rel=1e-7)
+
+
+def test_ggn_is_positive_semidefinite():
+    result = hessian_eigenvalues(small(), SMALL, TET(), k=20, tol=1e-6, operator="ggn")
+    assert (result.table["eigenvalue"] > -1e-9).all()
+
+
+def test_unconverged_values_are_kept_and_marked():
+    table = hessian_eigenvalues(networks.convolutional(), RAGGED, SDT(), k=3, tol=1e-9, max_products=5).table
+    assert len(table) == 3 and not table["converged"].all() and (table["products"] == 5).all()
+
+
+def test_a_surrogate_without_second_derivative_gives_a_warning():
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Linear(6, 7), neuron.LIFNode(surrogate_function=surrogate.Rect()), layer.Linear(7, 4))
+    model = from_spikingjelly(net).double()
+    with pytest.warns(UserWarning, match=r"surrogate gradient of net\.1 has no second derivative, so the Hessian has deg"):
+        result = hessian_eigenvalues(model, SMALL, SDT(), k=1)
+    assert result.settings["without_second_derivative"] == ["net.1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hessian_eigenvalues(model, SMALL, SDT(), k=1, operator="ggn")  # needs no second derivative
+
+
+def test_an_operator_that_is_not_symmetric_gives_a_warning():
+    class Crooked(torch.autograd.Function):
+        """Forward and first derivative of x^2 / 2, and a second derivative that belongs to nothing."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square().sum() / 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * Slope.apply(ctx.saved_tensors[0])
+
+    class Slope(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * torch.linspace(0, 5, g.numel(), dtype=g.dtype).view(g.shape) + g.flatten().roll(1).view(g.shape)
+
+    def objective(logits, labels, params):
+        return Crooked.apply(params["net.0.weight"]) + 0 * logits.sum()
+
+    with pytest.warns(UserWarning, match="The curvature operator is not symmetric"):
+        hessian_eigenvalues(small(), SMALL, objective, k=1, max_products=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (dict(k=0), r"k is 0; give a whole number of at least 1\."),
+        (dict(k=1000), r"k is 1000, but only \d+ parameters are selected; give k from 1 to that\."),
+        (dict(tol=0), r"tol is 0; give a number between 0 and 1\."),
+        (dict(max_products=0), r"max_products is 0; give a whole number"),
+        (dict(operator="fisher"), r"operator is 'fisher'; give one of 'hessian', 'ggn'\."),
+        (dict(forward="smooth"), r"forward is 'smooth'; give one of 'spiking', 'relaxed'\."),
+        (dict(objective="sdt"), r"objective is 'sdt'; give SDT\(\), TET\(\), TRT\(\) or a function"),
+        (dict(batches=[]), r"batches is empty"),
+        (dict(batches=[(X * math.nan, Y)]), r"Batch 0 contains NaN or infinite inputs"),
+        (dict(objective=lambda z, y, p: z.sum() * math.nan), r"The loss is not finite; probe a checkpoint"),
+        (dict(model=networks.Recurrent(features=6).double(), batches=SMALL, forward="relaxed"), r"'relaxed' needs surro"),
+    ],
+)
+def test_bad_arguments_get_one_sentence(arguments, sentence):
+    given = {"model": networks.convolutional(), "batches": [(X, Y)], "objective": SDT(), **arguments}
+    with pytest.raises(ValueError, match=sentence):
+        hessian_eigenvalues(given.pop("model"), given.pop("batches"), given.pop("objective"), **given)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="fused kernels are chosen on CUDA alone")
+def test_curvature_on_cuda_is_that_of_the_cpu():
+    cpu = hessian_eigenvalues(networks.convolutional(double=False), [(X.float(), Y)], SDT(), k=2)
+    gpu = hessian_eigenvalues(networks.convolutional(double=False).cuda(), [(X.float(), Y)], SDT(), k=2)
+    assert gpu.table["eigenvalue"].to_numpy() == pytest.approx(cpu.table["eigenvalue"].to_numpy(), rel=1e-2)
+    assert gpu.settings["asymmetry"] < 1e-3
