@@ -13,13 +13,22 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 # Train SDT, TET and TRT on the embedded digits, run every probe, leave figures in $(DEMO)/figures.
+RUNS = $(DEMO)/runs/sdt $(DEMO)/runs/tet $(DEMO)/runs/trt
+LAST = $(DEMO)/runs/*/checkpoints/last.pt
 demo: $(VENV)/installed
 	for method in sdt tet trt; do \
 	  $(SNNPROBE) train --method $$method --save-epochs 1,5,10,20 --resume --out $(DEMO)/runs/$$method || exit; \
 	done
-	$(SNNPROBE) figure $(DEMO)/runs/sdt $(DEMO)/runs/tet $(DEMO)/runs/trt -o $(DEMO)/figures/accuracy_curves.png
-	$(SNNPROBE) figure $(DEMO)/runs/sdt $(DEMO)/runs/tet $(DEMO)/runs/trt -o $(DEMO)/figures/loss_curves.png --figure loss_curves
+	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/accuracy_curves.png
+	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/loss_curves.png --figure loss_curves
 	$(SNNPROBE) fisher $(DEMO)/runs/*/checkpoints/epoch_*.pt --out $(DEMO)/figures
+	$(SNNPROBE) hessian $(LAST) --quantity eigenvalues --quantity trace --quantity density --out $(DEMO)/figures --num-examples 256
+	$(SNNPROBE) landscape $(LAST) --out $(DEMO)/figures --num-examples 256
+	$(SNNPROBE) landscape $(LAST) --plane --points 11 --objective sdt --out $(DEMO)/figures/plane --num-examples 256
+	$(SNNPROBE) gradients $(LAST) --out $(DEMO)/figures
+	$(SNNPROBE) timesteps $(LAST) --split test --num-steps 8 --out $(DEMO)/figures
+	$(SNNPROBE) activity $(LAST) --split test --out $(DEMO)/figures
+	$(VENV)/bin/python analyses/three_curvatures.py $(DEMO)/runs/sdt/checkpoints/last.pt --out $(DEMO)/figures --num-examples 256
 	@echo "Figures and results are in $(DEMO)/figures."
 
 test: $(VENV)/installed

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,6 +98,13 @@ def interrupted(config, folder, *, after, **options):
     epochs.close()
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The folder of a run of ``SMALL`` without a break, and its checkpoints."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return SimpleNamespace(folder=folder, checkpoints=finished(SMALL, folder=folder))
+
+
 # --- the numbers ---
 
 
@@ -143,8 +151,8 @@ def test_two_epochs_are_those_of_a_plain_loop(config):
         torch.testing.assert_close(found[1].state_dict[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_learning_rate_falls_along_a_cosine_to_0():
-    rates = [c.card["metrics"]["learning_rate"] for c in finished(SMALL)]
+def test_learning_rate_falls_along_a_cosine_to_0(straight):
+    rates = [c.card["metrics"]["learning_rate"] for c in straight.checkpoints]
     assert rates == pytest.approx([0.01, 0.01 * (2 + math.sqrt(2)) / 4, 0.005, 0.01 * (2 - math.sqrt(2)) / 4])
 
 
@@ -168,10 +176,10 @@ def test_training_learns():
     assert last["test_accuracy"] > 0.6  # chance is 0.1
 
 
-def test_each_checkpoint_says_what_it_is(tmp_path):
-    for epoch, checkpoint in enumerate(train(SMALL, folder=tmp_path / "name"), 1):
+def test_each_checkpoint_says_what_it_is(straight):
+    for epoch, checkpoint in enumerate(straight.checkpoints, 1):
         card = checkpoint.card
-        assert (card["run"], card["kind"], card["epoch"], card["metrics"]["epoch"]) == ("name", "last", epoch, epoch)
+        assert (card["run"], card["kind"], card["epoch"], card["metrics"]["epoch"]) == ("run", "last", epoch, epoch)
         assert checkpoint.config == SMALL
         assert card["environment"]["device"] == "cpu"
         assert card["environment"]["threads"] == torch.get_num_threads()
@@ -330,8 +338,8 @@ def threads(request):
 
 @pytest.mark.parametrize(("name", "threads"), [*((name, 1) for name in BREAKS), ("trt", 2)], indirect=["threads"])
 def test_two_and_two_epochs_equal_four_bit_for_bit(tmp_path, name, threads):
-    config, straight, broken = BREAKS[name], tmp_path / "a" / "run", tmp_path / "b" / "run"
-    whole = finished(config, folder=straight, save_epochs=[1, 3])
+    config, unbroken, broken = BREAKS[name], tmp_path / "a" / "run", tmp_path / "b" / "run"
+    whole = finished(config, folder=unbroken, save_epochs=[1, 3])
     interrupted(config, broken, after=2, save_epochs=[1, 3])
     assert len(written_rows(broken)) == 2
     torch.manual_seed(99)
@@ -339,7 +347,7 @@ def test_two_and_two_epochs_equal_four_bit_for_bit(tmp_path, name, threads):
     assert [c.epoch for c in rest] == [3, 4]
     assert [c.card["sha256"] for c in rest] == [c.card["sha256"] for c in whole[2:]]
     assert len({c.card["sha256"] for c in whole}) == 4
-    assert_same_run(straight, broken)
+    assert_same_run(unbroken, broken)
 
 
 def noisy(*, input_shape, num_classes):
@@ -352,13 +360,13 @@ def noisy(*, input_shape, num_classes):
 
 def test_a_network_with_dropout_goes_on_with_the_noise_it_would_have_had(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "noisy", noisy)
-    config, straight, broken = replace(SMALL, model="noisy"), tmp_path / "a" / "run", tmp_path / "b" / "run"
-    whole = finished(config, folder=straight)
+    config, unbroken, broken = replace(SMALL, model="noisy"), tmp_path / "a" / "run", tmp_path / "b" / "run"
+    whole = finished(config, folder=unbroken)
     interrupted(config, broken, after=2)
     torch.manual_seed(99)
     rest = finished(config, folder=broken, resume=True)
     assert [c.card["sha256"] for c in rest] == [c.card["sha256"] for c in whole[2:]]
-    assert_same_run(straight, broken)
+    assert_same_run(unbroken, broken)
 
 
 class Killed(BaseException):
@@ -395,38 +403,34 @@ def test_a_run_killed_before_any_of_its_writes_ends_the_same(tmp_path, monkeypat
         assert_same_run(tmp_path / "straight" / "run", folder)
 
 
-def test_a_run_killed_within_an_epoch_goes_on_from_the_last_complete_one(tmp_path):
+def test_a_run_killed_within_an_epoch_goes_on_from_the_last_complete_one(straight, tmp_path):
     def killed_in_the_third_epoch(steps, label):
         for number, step in enumerate(steps):
             if label == "epoch 3/4" and number == 2:
                 raise KeyboardInterrupt
             yield step
 
-    finished(SMALL, folder=tmp_path / "a" / "run")
     with pytest.raises(KeyboardInterrupt):
-        finished(SMALL, folder=tmp_path / "b" / "run", progress=killed_in_the_third_epoch)
-    assert load(tmp_path / "b" / "run" / "checkpoints" / "last.pt").epoch == 2
-    assert [c.epoch for c in finished(SMALL, folder=tmp_path / "b" / "run", resume=True)] == [3, 4]
-    assert_same_run(tmp_path / "a" / "run", tmp_path / "b" / "run")
+        finished(SMALL, folder=tmp_path / "run", progress=killed_in_the_third_epoch)
+    assert load(tmp_path / "run" / "checkpoints" / "last.pt").epoch == 2
+    assert [c.epoch for c in finished(SMALL, folder=tmp_path / "run", resume=True)] == [3, 4]
+    assert_same_run(straight.folder, tmp_path / "run")
 
 
-def test_lost_checkpoints_and_metrics_do_not_stop_a_resume(tmp_path):
-    finished(SMALL, folder=tmp_path / "a" / "run")
-    broken = tmp_path / "b" / "run"
-    interrupted(SMALL, broken, after=2)
-    (broken / "checkpoints" / "last.pt").unlink()
-    (broken / "metrics.csv").write_text("garbled")
-    finished(SMALL, folder=broken, resume=True)
-    assert written_rows(broken) == written_rows(tmp_path / "a" / "run")
-    last = [load(folder / "checkpoints" / "last.pt").card["sha256"] for folder in (tmp_path / "a" / "run", broken)]
-    assert last[0] == last[1]
+def test_lost_checkpoints_and_metrics_do_not_stop_a_resume(straight, tmp_path):
+    interrupted(SMALL, tmp_path / "run", after=2)
+    (tmp_path / "run" / "checkpoints" / "last.pt").unlink()
+    (tmp_path / "run" / "metrics.csv").write_text("garbled")
+    finished(SMALL, folder=tmp_path / "run", resume=True)
+    assert written_rows(tmp_path / "run") == written_rows(straight.folder)
+    last = load(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert (last.epoch, last.card["sha256"]) == (4, straight.checkpoints[-1].card["sha256"])
 
 
-def test_a_finished_run_resumed_yields_nothing_and_leaves_its_files_alone(tmp_path):
-    finished(SMALL, folder=tmp_path / "run")
-    before = everything_in(tmp_path)
-    assert finished(SMALL, folder=tmp_path / "run", resume=True) == []
-    assert everything_in(tmp_path) == before
+def test_a_finished_run_resumed_yields_nothing_and_leaves_its_files_alone(straight):
+    before = everything_in(straight.folder)
+    assert finished(SMALL, folder=straight.folder, resume=True) == []
+    assert everything_in(straight.folder) == before
 
 
 def test_resume_in_a_new_folder_starts_at_the_beginning(tmp_path):
@@ -484,12 +488,11 @@ def test_config_json_is_the_configuration_in_full(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == BREAKS["trt"].to_dict()
 
 
-def test_metrics_has_a_row_per_epoch_in_full_precision(tmp_path):
-    found = finished(SMALL, folder=tmp_path / "run")
-    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+def test_metrics_has_a_row_per_epoch_in_full_precision(straight):
+    with open(straight.folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == COLUMNS
-    for row, checkpoint in zip(rows, found, strict=True):
+    for row, checkpoint in zip(rows, straight.checkpoints, strict=True):
         assert {name: float(value) for name, value in row.items()} == checkpoint.card["metrics"]
 
 
@@ -601,8 +604,8 @@ def test_a_file_as_output_folder_is_one_sentence(tmp_path):
         train(SMALL, folder=tmp_path / "run")
 
 
-def test_a_disk_that_fills_up_during_training_loses_nothing_that_was_saved(tmp_path, monkeypatch):
-    folder = tmp_path / "b" / "run"
+def test_a_disk_that_fills_up_during_training_loses_nothing_that_was_saved(straight, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
     epochs = train(SMALL, folder=folder)
     first = next(epochs)
     before = everything_in(folder)
@@ -619,8 +622,7 @@ def test_a_disk_that_fills_up_during_training_loses_nothing_that_was_saved(tmp_p
     assert everything_in(folder) == before
     assert load(folder / "checkpoints" / "last.pt").card["sha256"] == first.card["sha256"]
     finished(SMALL, folder=folder, resume=True)
-    finished(SMALL, folder=tmp_path / "a" / "run")
-    assert_same_run(tmp_path / "a" / "run", folder)
+    assert_same_run(straight.folder, folder)
 
 
 # --- what is not finite ---
@@ -672,23 +674,21 @@ SPOILT = {
 
 @pytest.mark.parametrize("what", SPOILT)
 def test_training_that_diverges_stops_before_the_step_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, adam_steps, what
+    straight, tmp_path, monkeypatch, adam_steps, what
 ):
     spoil, said = SPOILT[what]
-    folder, seen = tmp_path / "b" / "run", []
+    folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         poison(patch, spoil)
         with pytest.raises(TrainingDiverged, match=f"^{said} epoch 2, step 2{ADVICE}"):
-            seen.extend(train(SMALL, folder=folder))
-            pytest.fail("it went on")
+            finished(SMALL, folder=folder)
     assert len(adam_steps.calls) == STEPS + 1
     last = load(folder / "checkpoints" / "last.pt")
     assert last.epoch == 1 and weights_digest(last.state_dict) == last.card["sha256"]
     assert all(tensor.isfinite().all() for tensor in last.state_dict.values())
     assert len(written_rows(folder)) == 1
     finished(SMALL, folder=folder, resume=True)  # the cause is gone
-    finished(SMALL, folder=tmp_path / "a" / "run")
-    assert_same_run(tmp_path / "a" / "run", folder)
+    assert_same_run(straight.folder, folder)
 
 
 def test_a_weight_that_is_not_finite_is_named(tmp_path, adam_steps):
