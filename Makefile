@@ -35,6 +35,7 @@ test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q
 
 bench: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(VENV)/bin/python benchmarks/run.py
 
 clean:

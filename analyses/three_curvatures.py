@@ -25,7 +25,7 @@ from snn_probe.probes import hessian_eigenvectors, loss_slice
 from snn_probe.probes.operator import FORWARDS, spikes_as
 from snn_probe.temporal import probing
 
-REACH, POINTS = 0.3, 61  # along a unit vector, in units of the weights
+REACH, POINTS = 0.1, 81  # along a unit vector, in units of the weights
 
 
 def along(model, data, forward: str) -> pd.DataFrame:
@@ -56,16 +56,16 @@ def directional_slope(model, data, vector: dict[str, torch.Tensor]) -> float:
 
 def picture(table: pd.DataFrame) -> Figure:
     with style():
-        figure = Figure(figsize=(6.75, 2.6), layout="constrained")
+        figure = Figure(figsize=(6.75, 2.7), layout="constrained")
         for ax, forward in zip(figure.subplots(1, 2), FORWARDS, strict=True):
             rows = table[table["forward"] == forward]
             ax.plot(rows["alpha"], rows["sampled"], color="#000000", label="loss, sampled")
-            label = f"from derivatives, v'Hv = {rows['eigenvalue'].iloc[0]:.3g}"
-            ax.plot(rows["alpha"], rows["parabola"], color="#D55E00", linestyle=(0, (3, 1.3)), label=label)
-            ax.set(xlabel="Step along the top eigenvector", ylabel="Loss (SDT)", title=f"{forward} forward")
-            highest = rows["sampled"].max()
-            ax.set_ylim(min(0, rows["sampled"].min()), 1.3 * highest)
-            ax.legend(loc="upper center")
+            ax.plot(rows["alpha"], rows["parabola"], color="#D55E00", linestyle=(0, (3, 1.3)),
+                    label="parabola from first and second derivatives at 0")  # fmt: skip
+            ax.set(xlabel="Step along the top eigenvector", ylabel="Loss (SDT)")
+            ax.set_title(f"{forward} forward, v'Hv = {rows['eigenvalue'].iloc[0]:.3g}")
+            ax.set_ylim(0, 1.2 * rows["sampled"].max())
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -3,6 +3,8 @@
 * TRT's penalty, forward and backward, against a loop over t in the paper's form, 12 million parameters, T = 6.
 * Exact Fisher traces at T = 10 against the published procedure (T complete passes with batch-mean gradients), on the
   same batches: a half-width VGGSNN at 2x48x48, and ``tiny`` on event-digits.
+* Top five Hessian eigenvalues against PyHessian (``pip install pyhessian``; left out where it is not installed).
+* A plane of the landscape against loss-landscapes (``pip install loss-landscapes``; likewise).
 * Peak memory of the Fisher probe over that of a plain training step at the same batch size.
 
 Peers and ours alternate; each line gives the medians, the smallest and largest ratio of a pair, and n.
@@ -20,12 +22,15 @@ import time
 import torch
 import torch.nn.functional as F
 
+from snn_probe.checkpoint import build_model
+from snn_probe.config import RunConfig
 from snn_probe.data import load
 from snn_probe.models.tiny import tiny
 from snn_probe.models.vgg import vggsnn
-from snn_probe.objectives import trt_penalty
-from snn_probe.probes import fisher_trace
+from snn_probe.objectives import SDT, trt_penalty
+from snn_probe.probes import fisher_trace, hessian_eigenvalues, loss_slice
 from snn_probe.temporal import from_spikingjelly
+from snn_probe.training import train
 
 T = 10
 
@@ -121,6 +126,61 @@ def bench_fisher(repeats: int) -> None:
         print(f"  answers at t=T: per example {exact[-1]:.4g}, published batch-mean estimator {mean[-1]:.4g}", flush=True)
 
 
+def digits_case(count: int = 256):
+    """``tiny`` after one epoch's worth of steps on digits, T = 4, and one batch."""
+    config = RunConfig(method="sdt", dataset="digits", epochs=2)
+    *_, checkpoint = train(config)
+    split = load("digits", "train", num_examples=count)
+    return build_model(checkpoint), (split.inputs, split.labels)
+
+
+def bench_hessian(repeats: int) -> None:
+    try:
+        from pyhessian import hessian
+    except ImportError:
+        return print("Hessian: PyHessian is not installed", flush=True)
+    model, batch = digits_case()
+
+    def criterion(logits, labels):
+        return SDT()(logits, labels)
+
+    def peer():
+        return hessian(model, criterion, data=batch, cuda=False).eigenvalues(top_n=5, tol=1e-3)[0]
+
+    def ours():
+        return hessian_eigenvalues(model, [batch], SDT(), k=5, tol=1e-3)
+
+    compare("Hessian, top 5, tiny on 256 digits, T=4, tol 1e-3", peer, ours, repeats)
+    exact = hessian_eigenvalues(model, [batch], SDT(), k=5, tol=1e-7).table["eigenvalue"].to_numpy()
+    found = ours().table
+    products = found["products"][0]
+    mine = abs(found["eigenvalue"].to_numpy() - exact).max() / exact[0]
+    theirs = abs(sorted(peer(), reverse=True) - exact).max() / exact[0]
+    print(f"  largest error over the top eigenvalue: peer {theirs:.1e}, ours {mine:.1e} with {products} products and "
+          f"residuals up to {found['residual'].max():.1e}", flush=True)  # fmt: skip
+    model.zero_grad()
+
+
+def bench_landscape(repeats: int) -> None:
+    try:
+        import loss_landscapes
+        from loss_landscapes.metrics import Loss
+    except ImportError:
+        return print("Landscape: loss-landscapes is not installed", flush=True)
+    model, batch = digits_case(512)
+    points = 5
+
+    def peer():
+        metric = Loss(lambda logits, labels: SDT()(logits, labels), *batch)
+        return loss_landscapes.random_plane(model, metric, distance=1, steps=points, normalization="filter", deepcopy_model=True)
+
+    def ours():
+        axis = [-1 + 2 * i / (points - 1) for i in range(points)]
+        return loss_slice(model, [batch], [SDT()], alphas=axis, betas=axis)
+
+    compare(f"Landscape, {points}x{points} points, tiny on 512 digits, T=4", peer, ours, repeats)
+
+
 def peak_megabytes(which: str, case: str) -> float:
     """Growth of the peak resident memory during the second of two rounds' work, in a process of its own."""
     found = subprocess.run([sys.executable, __file__, "--peak", which, case], capture_output=True, text=True, check=True)
@@ -166,7 +226,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("penalty", "fisher", "memory"))
+    parser.add_argument("--only", choices=("penalty", "fisher", "hessian", "landscape", "memory"))
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -176,6 +236,10 @@ def main() -> None:
         bench_penalty(4 * options.repeats + 1)
     if options.only in (None, "fisher"):
         bench_fisher(options.repeats)
+    if options.only in (None, "hessian"):
+        bench_hessian(options.repeats)
+    if options.only in (None, "landscape"):
+        bench_landscape(options.repeats)
     if options.only in (None, "memory"):
         bench_memory()
 

@@ -19,6 +19,7 @@ from snn_probe.checkpoint import Checkpoint, build_network, make_checkpoint, net
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import Split, batches, load
 from snn_probe.data.augment import random_shift
+from snn_probe.forward_only import values_only
 from snn_probe.objectives import SDT
 from snn_probe.parameters import trainable
 from snn_probe.results import environment
@@ -129,7 +130,7 @@ def evaluate(model: nn.Module, batches: Batches, objective=None) -> Evaluation:
     """
     objective = objective if objective is not None else SDT()
     loss = correct = spikes = places = count = 0.0
-    with probing(model), torch.no_grad(), _counted_spikes(model) as counted:
+    with probing(model), torch.no_grad(), values_only(model), _counted_spikes(model) as counted:
         params = dict(model.named_parameters())
         for inputs, labels in batches:
             logits = model(inputs)

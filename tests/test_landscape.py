@@ -11,10 +11,9 @@ import torch
 from test_temporal import same, snapshot
 from torch import nn
 
-from snn_probe import results
+from snn_probe import probes, results
 from snn_probe.objectives import SDT, TET, TRT
 from snn_probe.parameters import trainable
-from snn_probe.probes import landscape
 from snn_probe.probes.directions import direction_between, filter_normalized, random_direction
 from snn_probe.probes.landscape import loss_slice
 from snn_probe.training import evaluate
@@ -162,7 +161,7 @@ def test_any_split_into_batches_gives_the_same_answer(monkeypatch):
         assert found.settings == reference.settings
         assert found.table["loss"].to_numpy() == pytest.approx(reference.table["loss"].to_numpy(), rel=1e-10)
         assert found.table.drop(columns="loss").equals(reference.table.drop(columns="loss"))
-    monkeypatch.setattr(landscape, "_HELD_BYTES", 0)
+    monkeypatch.setattr(probes.examples, "HELD_BYTES", 0)
     streamed = loss_slice(model, [(x, y)], [SDT(), TRT()], **options)
     assert streamed.table.equals(reference.table) and streamed.settings == reference.settings
 
@@ -369,7 +368,7 @@ def test_progress_wraps_the_points():
         (dict(alphas=[0, 1]), "alphas"),
         (dict(seed=4), "directions, seed, directions_sha256"),
         (dict(objectives=[TET()]), "objectives"),
-        (dict(model=networks.convolutional(4, seed=9)), "directions_sha256, direction_norms"),
+        (dict(model=networks.convolutional(4, seed=9)), "directions_sha256, weights_sha256"),
         (dict(batches=[(X[:4], Y[:4])]), "examples_sha256, num_examples"),
         (dict(batches=[(X, Y.flip(0))]), "examples_sha256"),
     ],

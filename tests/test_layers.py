@@ -11,7 +11,7 @@ import snn_probe
 
 ROOT = Path(snn_probe.__file__).parent
 LAYERS = {
-    "temporal": 0, "neurons": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
+    "temporal": 0, "neurons": 0, "forward_only": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
     "progress": 0, "slices": 0, "flatness": 0, "data": 1, "models": 1, "probes": 1, "figures": 1, "config": 1,
     "figure_style": 0,
     "run_folder": 1, "landscape_figures": 1, "landscape_panels": 1, "time_figures": 1, "curvature_figures": 1, "gallery": 2, "checkpoint": 2,

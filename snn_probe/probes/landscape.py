@@ -4,20 +4,21 @@ This is the loss itself, piecewise constant in most weights of a spiking network
 is differentiated. Where directions come from is said in :mod:`snn_probe.probes.directions`.
 """
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from snn_probe.forward_only import values_only
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
-from snn_probe.probes.batching import check_whole, device_of, on_device
+from snn_probe.probes.batching import check_whole, device_of
 from snn_probe.probes.directions import Direction
+from snn_probe.probes.examples import Examples, digest
 from snn_probe.probes.moved import MovedWeights
 from snn_probe.probes.point import Objective, Point, described, measure, named_objectives, watched_currents
 from snn_probe.results import Result
@@ -25,8 +26,8 @@ from snn_probe.temporal import Batches, check_temporal, probing
 
 PROBE = "loss_slice"
 
-_HELD_BYTES = 2**31  # examples of up to this size stay on the model's device; more are read anew for each point
 _ZERO = 1e-12  # share of the largest coordinate up to which a coordinate is a rounded 0
+_DERIVED = ("direction_norms", "direction_cosine")  # follow from the directions, up to rounding on another device
 
 Coordinates = tuple[float, float]
 
@@ -72,14 +73,14 @@ def loss_slice(
     with probing(model):
         chosen = {name: p.detach() for name, p in trainable(model, params=params).items()}
         weights = MovedWeights(model, chosen, directions, plane=betas != [0.0], seed=seed)
-        examples = _Examples(batches, device_of(model))
+        examples = Examples(batches, device_of(model))
         settings = {
             "objectives": {name: described(objective) for name, objective in objectives.items()},
             "alphas": alphas,
             "betas": betas,
             "params": "all trainable" if params is None else sorted(chosen),
             **_origin(weights, seed),
-            "weights_sha256": _digest(model.state_dict()),
+            "weights_sha256": digest(model.state_dict()),
             "examples_sha256": examples.sha256,
             "num_examples": examples.count,
             "num_steps": check_temporal(model, examples.first),
@@ -91,7 +92,7 @@ def loss_slice(
             return record.result(PROBE, rows, settings, model=model, began=began - seconds_before)
 
         missing = [(a, b) for a in alphas for b in betas if (a, b) not in found]
-        with torch.no_grad(), watched_currents(model) as currents, _saving(save, so_far, save_every) as keep:
+        with torch.no_grad(), values_only(model), watched_currents(model) as currents, _saving(save, so_far, save_every) as keep:
             for at in progress(missing, PROBE) if progress is not None else missing:
                 found[at] = measure(model, examples, objectives, weights.at(*at), currents)
                 keep()
@@ -118,7 +119,7 @@ def _axis(name: str, values: Iterable[float]) -> list[float]:
 def _origin(weights: MovedWeights, seed: int) -> dict[str, Any]:
     """Where the directions come from, their Euclidean norms, and the cosine between them (None for one)."""
     norms = [math.sqrt(sum(float(d.double().square().sum()) for d in w.values())) for w in weights.directions]
-    sha256 = _digest({f"{i}.{name}": d for i, w in enumerate(weights.directions) for name, d in w.items()})
+    sha256 = digest({f"{i}.{name}": d for i, w in enumerate(weights.directions) for name, d in w.items()})
     cosine = None
     if len(norms) == 2:
         first, second = weights.directions
@@ -133,49 +134,14 @@ def _origin(weights: MovedWeights, seed: int) -> dict[str, Any]:
     }
 
 
-class _Examples:
-    """The batches, checked once and, if they are small enough, kept on the device; ``first``: two examples."""
-
-    def __init__(self, batches: Batches, device: torch.device):
-        self.batches, self.device = batches, device
-        self.held: list[tuple[Tensor, Tensor]] | None = []
-        self.first, self.count = None, 0
-        size, hashes = 0, (hashlib.sha256(), hashlib.sha256())
-        for pair in on_device(batches, device):
-            self.first = pair[0][:2] if self.first is None else self.first
-            self.count += len(pair[1])
-            size += sum(t.numel() * t.element_size() for t in pair)
-            for tensor, sha256 in zip(pair, hashes, strict=True):
-                sha256.update(_bytes(tensor))
-            if size > _HELD_BYTES:
-                self.held = None
-            elif self.held is not None:
-                self.held.append(pair)
-        self.sha256 = hashlib.sha256(b"".join(sha256.digest() for sha256 in hashes)).hexdigest()
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.held) if self.held is not None else on_device(self.batches, self.device)
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    sha256 = hashlib.sha256()
-    for name, tensor in tensors.items():
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha256.update(_bytes(tensor))
-    return sha256.hexdigest()
-
-
 def _measured(resume: Result | None, settings: dict[str, Any]) -> tuple[dict[Coordinates, Point], float]:
     """The points of an earlier, unfinished result of the same settings, and the seconds they took."""
     if resume is None:
         return {}, 0.0
     if not isinstance(resume, Result) or resume.probe != PROBE:
         raise ValueError("resume is no result of loss_slice; give one that save received, or None to start anew.")
-    if other := [name for name, value in settings.items() if resume.settings.get(name) != value]:
+    compared = {name: value for name, value in settings.items() if name not in _DERIVED}
+    if other := [name for name, value in compared.items() if resume.settings.get(name) != value]:
         raise ValueError(
             f"resume was measured with other {', '.join(other)}; give the same arguments, network and examples, "
             "or None to start anew."
