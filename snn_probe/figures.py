@@ -186,5 +186,3 @@ def _by_run(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _of_layer(label: str, layer: str) -> str:
     return label if layer == "all" else f"{label}\nlayer {layer}"
-
-

@@ -46,7 +46,9 @@ def _objective(name: str, job: Any) -> Any:
 @click.option("--labels", default="true", show_default=True, type=click.Choice(("true", "sampled")))
 @click.option("--readout", default="prefix", show_default=True, type=click.Choice(("prefix", "instantaneous")))
 @click.option("--seed", default=0, show_default=True, help="For sampled labels.")
-def fisher(checkpoints: tuple[Path, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any) -> None:
+def fisher(
+    checkpoints: tuple[Path, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any
+) -> None:
     """Fisher trace of every layer at every timestep, and the information centroid."""
     from snn_probe.measuring import run
     from snn_probe.probes import fisher_trace
@@ -79,9 +81,13 @@ def _fisher_lines(result: Any) -> list[str]:
 @click.option("--operator", default="hessian", show_default=True, type=click.Choice(("hessian", "ggn")))
 @click.option("--forward", default="spiking", show_default=True, type=click.Choice(("spiking", "relaxed")),
               help="relaxed: spikes replaced by the surrogate's primitive, where curvature is that of the loss.")  # fmt: skip
-@click.option("--num-probes", type=click.IntRange(min=2), help="Random vectors.  [30 for the trace, 10 for the density]")
+@click.option(
+    "--num-probes", type=click.IntRange(min=2), help="Random vectors.  [30 for the trace, 10 for the density]"
+)
 @click.option("--seed", default=0, show_default=True)
-def hessian(checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, seed, **options):
+def hessian(
+    checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, seed, **options
+):
     """Top eigenvalues, trace or spectral density of the Hessian or the Gauss-Newton matrix."""
     from snn_probe.measuring import run
     from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_trace
@@ -119,7 +125,9 @@ def _hessian_lines(result: Any) -> list[str]:
 @click.option("--objective", "objectives", multiple=True, default=("sdt", "tet"), show_default=True,
               type=click.Choice(("sdt", "tet", "trt")), help="Losses, all from the same forward passes; may be repeated.")  # fmt: skip
 @click.option("--plane", is_flag=True, help="Two directions instead of one.")
-@click.option("--points", default=21, show_default=True, type=click.IntRange(min=2), help="Along each direction; odd has 0.")
+@click.option(
+    "--points", default=21, show_default=True, type=click.IntRange(min=2), help="Along each direction; odd has 0."
+)
 @click.option("--range", "reach", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="The grid covers [-range, range].")  # fmt: skip
 @click.option("--to", "other", type=click.Path(path_type=Path), help="Along the line to this checkpoint (1 is it).")
@@ -140,7 +148,9 @@ def landscape(checkpoints: tuple[Path, ...], objectives, plane, points, reach, o
     def measure(job):
         chosen = dict(alphas=axis, betas=axis if plane else (0.0,), seed=seed, directions=_line(job, other))
         shown = dict(progress=Progress, **_continuing(job))
-        return loss_slice(job.model, job.batches.iterable, [OBJECTIVES[name]() for name in objectives], **chosen, **shown)
+        return loss_slice(
+            job.model, job.batches.iterable, [OBJECTIVES[name]() for name in objectives], **chosen, **shown
+        )
 
     run("landscape", checkpoints, measure, _landscape_lines, **options)
 
@@ -179,7 +189,11 @@ def _landscape_lines(result: Any) -> list[str]:
     lines = []
     for name, rows in result.table.groupby("objective", sort=False):
         here = rows[(rows["alpha"] == 0) & (rows["beta"] == 0)]
-        centre = f"{here['loss'].iloc[0]:.4g} at the network itself" if len(here) else "the network itself is not on the grid"
+        centre = (
+            f"{here['loss'].iloc[0]:.4g} at the network itself"
+            if len(here)
+            else "the network itself is not on the grid"
+        )
         lost = int((~rows["finite"]).sum())
         lines.append(f"  {name}: {centre}, {rows['loss'].min():.4g} to {rows['loss'].max():.4g} over {len(rows)} points"
                      + (f", {lost} not finite" if lost else ""))  # fmt: skip
@@ -207,7 +221,9 @@ def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> 
 
 @click.command()
 @shared
-@click.option("--num-steps", type=click.IntRange(min=1), help="Simulate up to this T (static images only).  [the run's T]")
+@click.option(
+    "--num-steps", type=click.IntRange(min=1), help="Simulate up to this T (static images only).  [the run's T]"
+)
 def timesteps(checkpoints: tuple[Path, ...], num_steps: int | None, **options: Any) -> None:
     """Accuracy and loss of the mean of the first t logits."""
     from snn_probe.measuring import run
@@ -217,7 +233,13 @@ def timesteps(checkpoints: tuple[Path, ...], num_steps: int | None, **options: A
         rows = result.table.itertuples()
         return [f"  t={r.timestep}: accuracy {r.accuracy:.2%} +- {r.stderr:.2%}, loss {r.loss:.4f}" for r in rows]
 
-    run("timesteps", checkpoints, lambda job: timestep_accuracy(job.model, job.batches, num_steps=num_steps), lines, **options)
+    run(
+        "timesteps",
+        checkpoints,
+        lambda job: timestep_accuracy(job.model, job.batches, num_steps=num_steps),
+        lines,
+        **options,
+    )
 
 
 @click.command()
@@ -229,7 +251,11 @@ def activity(checkpoints: tuple[Path, ...], **options: Any) -> None:
 
     def lines(result):
         table = result.table
-        rates = table[table["firing_rate"].notna() & (table["layer"] != "all")].groupby("layer", sort=False)["firing_rate"].mean()
+        rates = (
+            table[table["firing_rate"].notna() & (table["layer"] != "all")]
+            .groupby("layer", sort=False)["firing_rate"]
+            .mean()
+        )
         total = table[table["layer"] == "all"][["synops", "energy_pj"]].sum()
         said = [f"  {layer}: {rate:.4f} spikes per neuron and timestep" for layer, rate in rates.items()]
         return [*said, f"  per example {total['synops']:.4g} synaptic operations, {total['energy_pj'] / 1e3:.4g} nJ, "

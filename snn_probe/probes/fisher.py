@@ -75,7 +75,9 @@ def fisher_trace(
         plan = _plan(model, chosen, *first, read)
         sums = _Sums(plan)
         for inputs, targets in chain([first], stream):
-            uniform = torch.rand(len(targets), generator=generator, dtype=torch.float64) if labels == "sampled" else None
+            uniform = (
+                torch.rand(len(targets), generator=generator, dtype=torch.float64) if labels == "sampled" else None
+            )
             sums.add(_squared_norms(model, chosen, plan, inputs, targets, read, uniform))
     settings = {
         "group_size": group_size,
@@ -178,9 +180,9 @@ def _parameter_norms(loss: Tensor, chosen: dict[str, Tensor], owners: dict[str, 
 
 def _agrees(layer: Layer, gradients, exact: float, total: float, plan: _Plan, n: int, read: _Reading) -> bool:
     try:
-        found = Contraction(
-            layer, num_steps=plan.num_steps, num_examples=n, group_size=read.group_size
-        ).squared_norms(gradients)
+        found = Contraction(layer, num_steps=plan.num_steps, num_examples=n, group_size=read.group_size).squared_norms(
+            gradients
+        )
     except ValueError:
         return False
     value = 0.0 if found is None else float(found[0])
@@ -276,4 +278,3 @@ class _Sums:
             for i, name in enumerate([*self.plan.order, "all"])
             for t in range(self.plan.num_steps)
         ]
-

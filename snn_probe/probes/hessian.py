@@ -76,9 +76,7 @@ def _eigenvalues(model, batches, objective, k, tol, max_products, operator, forw
         if k > curvature.size:
             raise ValueError(f"k is {k}, but only {curvature.size} parameters are selected; give k from 1 to that.")
         start = _gaussian(curvature, seed)
-        pairs = top_eigenpairs(
-            curvature.__matmul__, start, k=k, tol=tol, max_products=limit, basis=max(2 * k + 20, 40)
-        )
+        pairs = top_eigenpairs(curvature.__matmul__, start, k=k, tol=tol, max_products=limit, basis=max(2 * k + 20, 40))
         settings |= {
             "k": k,
             "tol": tol,
@@ -179,7 +177,9 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
     check_choice("operator", operator, OPERATORS)
     check_choice("forward", forward, FORWARDS)
     if not callable(objective):
-        raise ValueError(f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params).")
+        raise ValueError(
+            f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params)."
+        )
     with probing(model):
         chosen = trainable(model, params=params)
         held = list(on_device(batches, device_of(model)))

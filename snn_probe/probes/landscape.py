@@ -92,7 +92,12 @@ def loss_slice(
             return record.result(PROBE, rows, settings, model=model, began=began - seconds_before)
 
         missing = [(a, b) for a in alphas for b in betas if (a, b) not in found]
-        with torch.no_grad(), values_only(model), watched_currents(model) as currents, _saving(save, so_far, save_every) as keep:
+        with (
+            torch.no_grad(),
+            values_only(model),
+            watched_currents(model) as currents,
+            _saving(save, so_far, save_every) as keep,
+        ):
             for at in progress(missing, PROBE) if progress is not None else missing:
                 found[at] = measure(model, examples, objectives, weights.at(*at), currents)
                 keep()

@@ -83,9 +83,7 @@ class CurvatureOperator:
     def _gauss_newton(self, logits: Tensor, labels: Tensor, outer: Tensor, leaves: list[Tensor]):
         """J^T (d^2 L/dz^2) J v: J v is the derivative of J^T u with respect to u, in the direction v."""
         dummy = torch.zeros_like(logits, requires_grad=True)
-        pulled = _present(
-            torch.autograd.grad(logits, leaves, dummy, create_graph=True, allow_unused=True), leaves
-        )
+        pulled = _present(torch.autograd.grad(logits, leaves, dummy, create_graph=True, allow_unused=True), leaves)
         read = logits.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self.objective(read, labels, self.params), read, create_graph=True)
         penalty = torch.autograd.grad(outer, leaves, create_graph=True, allow_unused=True)
@@ -147,7 +145,7 @@ def _free_bytes(device: torch.device) -> float:
 
 @contextmanager
 def spikes_as(model: nn.Module, forward: str) -> Iterator[None]:
-    """"spiking" leaves the model as it is; "relaxed" lets its surrogates return their primitive instead of spikes."""
+    """ "spiking" leaves the model as it is; "relaxed" lets its surrogates return their primitive instead of spikes."""
     surrogates = [
         layer.surrogate_function for layer in spiking_layers(model).values() if hasattr(layer, "surrogate_function")
     ]

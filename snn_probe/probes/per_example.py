@@ -21,7 +21,9 @@ LINEAR = (nn.Linear,)
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-_BLOCK = 1 << 17  # elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache
+_BLOCK = (
+    1 << 17
+)  # elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache
 
 
 @dataclass
@@ -133,7 +135,9 @@ class Contraction:
             first, last = self.bounds[used[0]], self.bounds[used[-1] + 1]
             x = self.inputs.narrow(time, first, last - first)
         else:
-            x = torch.cat([self.inputs.narrow(time, self.bounds[i], self.bounds[i + 1] - self.bounds[i]) for i in used], time)
+            x = torch.cat(
+                [self.inputs.narrow(time, self.bounds[i], self.bounds[i + 1] - self.bounds[i]) for i in used], time
+            )
         total = torch.zeros(x.shape[1 - time], dtype=torch.float64, device=g.device)
         if "weight" in self.layer.selected:
             if self.kind is LINEAR:

@@ -11,7 +11,9 @@ from snn_probe.probes.batching import device_of
 from snn_probe.results import Result, environment
 
 
-def result(probe: str, rows: list[dict[str, Any]], settings: dict[str, Any], *, model: nn.Module, began: float) -> Result:
+def result(
+    probe: str, rows: list[dict[str, Any]], settings: dict[str, Any], *, model: nn.Module, began: float
+) -> Result:
     """Result of ``probe``; ``began`` is ``time.perf_counter()`` at its start. The source is left to the caller."""
     stamp = environment(
         device=str(device_of(model)), threads=torch.get_num_threads(), seconds=time.perf_counter() - began
