@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from snn_probe.checkpoint import build_model, load
 from snn_probe.data import batches
@@ -64,6 +65,7 @@ def picture(table: pd.DataFrame) -> Figure:
                     label="parabola from first and second derivatives at 0")  # fmt: skip
             ax.set(xlabel="Step along the top eigenvector", ylabel="Loss (SDT)")
             ax.set_title(f"{forward} forward, v'Hv = {rows['eigenvalue'].iloc[0]:.3g}")
+            ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.set_ylim(0, 1.2 * rows["sampled"].max())
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
