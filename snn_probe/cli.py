@@ -151,8 +151,7 @@ def _report_training(run: Any, epochs: int) -> None:
 def figure(files: tuple[Path, ...], out: Path, name: str | None, width: float) -> None:
     """Draw stored results, or the learning curves of runs (their folders or metrics.csv), without computing anew."""
     from snn_probe.files import write_atomically
-    from snn_probe.gallery import draw, figure_bytes, figure_names
-    from snn_probe.measuring import figure_options
+    from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
 
     suffix = out.suffix.lstrip(".")
     if suffix not in ("pdf", "png", "svg"):

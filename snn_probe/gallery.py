@@ -1,12 +1,15 @@
 """All figures by name, whichever file they are in. (No torch, no files.)"""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from snn_probe import curvature_figures, figures, landscape_panels, time_figures
 from snn_probe.figure_style import figure_bytes
+from snn_probe.results import Result
 
-__all__ = ["draw", "figure_bytes", "figure_names"]
+__all__ = ["draw", "figure_bytes", "figure_names", "figure_options"]
 
 _LANDSCAPE = ("loss_line", "loss_contour", "loss_surface")
 
@@ -29,3 +32,30 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
         if name in {known for entries in module.FIGURES.values() for known, _ in entries}:
             return module.draw(name, table, width=width, title=title, **options)
     return figures.draw(name, table, width=width, title=title, **options)
+
+
+def figure_options(name: str, results: list[Result]) -> dict[str, Any]:
+    """What the axis must say of how the numbers were estimated; refuses to mix estimators in one figure."""
+    if name == "fisher_trace":
+        size, labels, readout = _common(results, ("group_size", "labels", "readout"))
+        said = ["empirical" if labels == "true" else "sampled labels"]
+        said += [f"batch mean of {size}"] * (size > 1) + [readout] * (readout != "prefix")
+        return {"estimator": ", ".join(said)}
+    if results[0].probe.startswith("hessian_"):
+        operator, forward = _common(results, ("operator", "forward"))
+        return {"said": f"{operator}, {forward} forward"}
+    return {}
+
+
+def _common(results: list[Result], names: tuple[str, ...]) -> tuple[Any, ...]:
+    """The settings that all results must share to stand on one axis."""
+    try:
+        kinds = {tuple(r.settings[name] for name in names) for r in results}
+    except KeyError as error:
+        raise ValueError(f"A {results[0].probe} result does not say its {error}; measure it again.") from None
+    if len(kinds) > 1:
+        raise ValueError(
+            f"These {results[0].probe} results differ in {', '.join(names)}, so they cannot share an axis; "
+            "draw them in separate figures."
+        )
+    return kinds.pop()

@@ -13,7 +13,7 @@ from snn_probe.checkpoint import Checkpoint, build_model, load
 from snn_probe.data import batches
 from snn_probe.data import load as load_data
 from snn_probe.files import write_atomically
-from snn_probe.gallery import draw, figure_bytes, figure_names
+from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
 from snn_probe.progress import Progress
 from snn_probe.results import Result, combine, save
 
@@ -30,11 +30,18 @@ class Job:
     path: Path
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """A probe to run on each checkpoint: the name of its files, the call, and what to print of a result."""
+
+    name: str
+    measure: Callable[[Job], Result]
+    lines: Callable[[Result], list[str]]
+
+
 def run(
-    name: str,
+    measurements: list[Measurement],
     checkpoints: tuple[Path, ...],
-    measure: Callable[[Job], Result],
-    lines: Callable[[Result], list[str]],
     *,
     split: str,
     num_examples: int | None,
@@ -42,34 +49,44 @@ def run(
     out: Path | None,
     no_figure: bool,
     as_json: bool,
-) -> list[Result]:
-    """Measure each checkpoint, save each result, print ``lines`` of it, and draw them all in one figure."""
+) -> None:
+    """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure."""
     out = out or default_out(checkpoints)
-    results, paths = [], []
-    for path, label in zip(checkpoints, labels(checkpoints), strict=True):
-        checkpoint = load(path)
-        data, wanted = examples(checkpoint, split, num_examples)
-        written = out / f"{name}_{label}.json"
-        shown = Progress(batches(data, batch_size), f"{name} {path.stem}")
-        found = measure(Job(checkpoint, build_model(checkpoint), shown, written))
-        settings = {**found.settings, "split": split, "num_examples": wanted}
-        result = replace(found, settings=settings, source={**checkpoint.card, "file": path.name})
-        save(result, written)
-        results.append(result)
-        paths.append(written)
-        if not as_json:
-            click.echo("\n".join([f"{path}  ({result.source['run']}, epoch {result.source['epoch']})", *lines(result)]))
+    written: list[Path] = []
+    others: list[Path] = []
+    for wanted in measurements:
+        results = []
+        for path, label in zip(checkpoints, labels(checkpoints), strict=True):
+            written.append(out / f"{wanted.name}_{label}.json")
+            results.append(_measured(wanted, path, written[-1], split, num_examples, batch_size))
+            if not as_json:
+                source = results[-1].source
+                said = wanted.lines(results[-1])
+                click.echo("\n".join([f"{path}  ({source['run']}, epoch {source['epoch']})", *said]))
+        if len(results) > 1:
+            others.append(out / f"{wanted.name}.csv")
+            write_atomically(others[-1], combine(results).to_csv(index=False))
+        if not no_figure:
+            others += figures(results, out, ("png", "pdf"))
     if as_json:
-        texts = [p.read_text(encoding="utf-8") for p in paths]
-        click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(t) for t in texts]))
-    if len(results) > 1:
-        paths.append(out / f"{name}.csv")
-        write_atomically(paths[-1], combine(results).to_csv(index=False))
-    if not no_figure:
-        paths += figures(results, out, ("png", "pdf"))
-    for path in paths:
+        texts = [path.read_text(encoding="utf-8") for path in written]
+        click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(text) for text in texts]))
+    for path in written + others:
         click.echo(path, err=as_json)
-    return results
+
+
+def _measured(
+    wanted: Measurement, path: Path, written: Path, split: str, num_examples: int | None, batch_size: int
+) -> Result:
+    """The saved result of one measurement of one checkpoint."""
+    checkpoint = load(path)
+    data, count = examples(checkpoint, split, num_examples)
+    shown = Progress(batches(data, batch_size), f"{wanted.name} {path.stem}")
+    found = wanted.measure(Job(checkpoint, build_model(checkpoint), shown, written))
+    settings = {**found.settings, "split": split, "num_examples": count}
+    result = replace(found, settings=settings, source={**checkpoint.card, "file": path.name})
+    save(result, written)
+    return result
 
 
 def examples(checkpoint: Checkpoint, split: str, num_examples: int | None) -> tuple[Any, int]:
@@ -116,30 +133,3 @@ def figures(results: list[Result], folder: Path, formats: tuple[str, ...]) -> li
             written.append(folder / f"{name}.{suffix}")
             write_atomically(written[-1], figure_bytes(figure, suffix))
     return written
-
-
-def figure_options(name: str, results: list[Result]) -> dict[str, Any]:
-    """What the axis must say of how the numbers were estimated; refuses to mix estimators in one figure."""
-    if name == "fisher_trace":
-        size, labels, readout = _common(results, ("group_size", "labels", "readout"))
-        said = ["empirical" if labels == "true" else "sampled labels"]
-        said += [f"batch mean of {size}"] * (size > 1) + [readout] * (readout != "prefix")
-        return {"estimator": ", ".join(said)}
-    if results[0].probe.startswith("hessian_"):
-        operator, forward = _common(results, ("operator", "forward"))
-        return {"said": f"{operator}, {forward} forward"}
-    return {}
-
-
-def _common(results: list[Result], names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The settings that all results must share to stand on one axis."""
-    try:
-        kinds = {tuple(r.settings[name] for name in names) for r in results}
-    except KeyError as error:
-        raise ValueError(f"A {results[0].probe} result does not say its {error}; measure it again.") from None
-    if len(kinds) > 1:
-        raise ValueError(
-            f"These {results[0].probe} results differ in {', '.join(names)}, so they cannot share an axis; "
-            "draw them in separate figures."
-        )
-    return kinds.pop()

@@ -50,14 +50,14 @@ def fisher(
     checkpoints: tuple[Path, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any
 ) -> None:
     """Fisher trace of every layer at every timestep, and the information centroid."""
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.probes import fisher_trace
 
     def measure(job):
         chosen = dict(group_size=group_size, labels=labels, readout=readout, seed=seed)
         return fisher_trace(job.model, job.batches, **chosen)
 
-    run("fisher", checkpoints, measure, _fisher_lines, **options)
+    run([Measurement("fisher", measure, _fisher_lines)], checkpoints, **options)
 
 
 def _fisher_lines(result: Any) -> list[str]:
@@ -89,11 +89,12 @@ def hessian(
     checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, seed, **options
 ):
     """Top eigenvalues, trace or spectral density of the Hessian or the Gauss-Newton matrix."""
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_trace
 
     common = dict(operator=operator, forward=forward, seed=seed)
     probes = {"eigenvalues": (hessian_eigenvalues, dict(k=k, tol=tol)), "trace": (hessian_trace, {}), "density": (hessian_density, {})}  # fmt: skip
+    wanted = []
     for quantity in dict.fromkeys(quantities):
         probe, own = probes[quantity]
         if num_probes is not None and quantity != "eigenvalues":
@@ -102,7 +103,8 @@ def hessian(
         def measure(job, probe=probe, own=own):
             return probe(job.model, job.batches, _objective(objective, job), **own, **common)
 
-        run(f"hessian_{quantity}", checkpoints, measure, _hessian_lines, **options)
+        wanted.append(Measurement(f"hessian_{quantity}", measure, _hessian_lines))
+    run(wanted, checkpoints, **options)
 
 
 def _hessian_lines(result: Any) -> list[str]:
@@ -136,23 +138,25 @@ def landscape(checkpoints: tuple[Path, ...], objectives, plane, points, reach, o
     """Loss and accuracy along a line or on a plane through the weights; a half-finished grid is continued."""
     import numpy as np
 
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.objectives import OBJECTIVES
     from snn_probe.probes import loss_slice
-    from snn_probe.progress import Progress
 
     if plane and other:
         raise click.UsageError("--plane and --to exclude each other; a line to a checkpoint has one direction.")
     axis = np.linspace(-reach, reach, points).tolist()
 
-    def measure(job):
-        chosen = dict(alphas=axis, betas=axis if plane else (0.0,), seed=seed, directions=_line(job, other))
-        shown = dict(progress=Progress, **_continuing(job))
-        return loss_slice(
-            job.model, job.batches.iterable, [OBJECTIVES[name]() for name in objectives], **chosen, **shown
-        )
+    partials = []
 
-    run("landscape", checkpoints, measure, _landscape_lines, **options)
+    def measure(job):
+        partials.append(job.path.with_suffix(".partial.json"))
+        chosen = dict(alphas=axis, betas=axis if plane else (0.0,), seed=seed, directions=_line(job, other))
+        wanted = [OBJECTIVES[name]() for name in objectives]
+        return _continued(loss_slice, job, partials[-1], job.model, job.batches.iterable, wanted, **chosen)
+
+    run([Measurement("landscape", measure, _landscape_lines)], checkpoints, **options)
+    for partial in partials:  # the results are saved whole by now
+        partial.unlink(missing_ok=True)
 
 
 def _line(job: Any, other: Path | None) -> Any:
@@ -168,21 +172,23 @@ def _line(job: Any, other: Path | None) -> Any:
     return direction_between(params, {name: weights[name] for name in weights if name in params})
 
 
-def _continuing(job: Any) -> dict[str, Any]:
-    """Points measured before go to the result's own file as they come; a file of the same settings is continued."""
+def _continued(loss_slice: Callable, job: Any, partial: Path, *arguments: Any, **options: Any) -> Any:
+    """The slice, its points kept in ``partial`` as they come; points of the same settings found there are not redone."""
     from dataclasses import replace
 
+    from snn_probe.progress import Progress
     from snn_probe.results import load, save
-
-    partial = job.path.with_suffix(".partial.json")
 
     def keep(result):
         save(replace(result, source=dict(job.checkpoint.card)), partial)
 
     known = load(partial) if partial.exists() else None
-    if known is not None:
-        partial.unlink()
-    return {"save": keep, "resume": known}
+    try:
+        return loss_slice(*arguments, save=keep, progress=Progress, resume=known, **options)
+    except ValueError as error:
+        if known is None or not str(error).startswith("resume was measured with other"):
+            raise
+        return loss_slice(*arguments, save=keep, progress=Progress, **options)
 
 
 def _landscape_lines(result: Any) -> list[str]:
@@ -205,7 +211,7 @@ def _landscape_lines(result: Any) -> list[str]:
 @OBJECTIVE
 def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> None:
     """Norm of the gradient at each spiking layer's input current, per timestep, with and without the path through time."""
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.probes import gradient_ratio, temporal_gradient_norms
 
     def lines(result):
@@ -216,7 +222,7 @@ def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> 
     def measure(job):
         return temporal_gradient_norms(job.model, job.batches, _objective(objective, job))
 
-    run("gradients", checkpoints, measure, lines, **options)
+    run([Measurement("gradients", measure, lines)], checkpoints, **options)
 
 
 @click.command()
@@ -226,27 +232,24 @@ def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> 
 )
 def timesteps(checkpoints: tuple[Path, ...], num_steps: int | None, **options: Any) -> None:
     """Accuracy and loss of the mean of the first t logits."""
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.probes import timestep_accuracy
 
     def lines(result):
         rows = result.table.itertuples()
         return [f"  t={r.timestep}: accuracy {r.accuracy:.2%} +- {r.stderr:.2%}, loss {r.loss:.4f}" for r in rows]
 
-    run(
-        "timesteps",
-        checkpoints,
-        lambda job: timestep_accuracy(job.model, job.batches, num_steps=num_steps),
-        lines,
-        **options,
-    )
+    def measure(job):
+        return timestep_accuracy(job.model, job.batches, num_steps=num_steps)
+
+    run([Measurement("timesteps", measure, lines)], checkpoints, **options)
 
 
 @click.command()
 @shared
 def activity(checkpoints: tuple[Path, ...], **options: Any) -> None:
     """Firing rates, synaptic operations and energy per layer and timestep."""
-    from snn_probe.measuring import run
+    from snn_probe.measuring import Measurement, run
     from snn_probe.probes import energy_ratio, spiking_activity
 
     def lines(result):
@@ -261,7 +264,7 @@ def activity(checkpoints: tuple[Path, ...], **options: Any) -> None:
         return [*said, f"  per example {total['synops']:.4g} synaptic operations, {total['energy_pj'] / 1e3:.4g} nJ, "
                 f"{energy_ratio(result):.2g} of a network without spikes"]  # fmt: skip
 
-    run("activity", checkpoints, lambda job: spiking_activity(job.model, job.batches), lines, **options)
+    run([Measurement("activity", lambda job: spiking_activity(job.model, job.batches), lines)], checkpoints, **options)
 
 
 COMMANDS = (fisher, hessian, gradients, landscape, timesteps, activity)

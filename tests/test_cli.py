@@ -780,3 +780,48 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(capsys, monkeypatch):
     assert list(Progress([1, 2, 3], "epoch 1/2")) == [1, 2, 3]
     assert "epoch 1/2" in terminal.text and "/3" in terminal.text
     assert capsys.readouterr().out == ""
+
+
+def test_every_probe_command_on_two_checkpoints(trained, tmp_path):
+    """Results, one table and figures of each; of several quantities too, --json is one document."""
+    few = ("--num-examples", 12, "--batch-size", 5, "--out", tmp_path)
+    both = (trained.trt / "checkpoints" / "epoch_0001.pt", trained.last)
+    expected = {
+        "hessian": ("hessian_eigenvalues", "eigenvalues"), "gradients": ("gradients", "gradient_norms"),
+        "landscape": ("landscape", "loss_line"), "timesteps": ("timesteps", "timestep_accuracy"),
+        "activity": ("activity", "energy"),
+    }  # fmt: skip
+    for command, (name, figure) in expected.items():
+        more = ("--points", 3) if command == "landscape" else ()
+        run(command, *both, *more, *few)
+        assert (tmp_path / f"{name}.csv").exists() and whole_file(tmp_path / f"{figure}.png"), command
+        assert results.load(tmp_path / f"{name}_last.json").source["config"]["method"] == "trt"
+    assert not list(tmp_path.glob("*.partial.json"))
+    done = run("hessian", *both, "--quantity", "trace", "--quantity", "eigenvalues", "--no-figure", "--json", *few)
+    assert [one["probe"] for one in json.loads(done.stdout)] == ["hessian_trace"] * 2 + ["hessian_eigenvalues"] * 2
+
+
+def test_an_interrupted_landscape_is_continued(trained, tmp_path, monkeypatch):
+    """Ctrl-C after some points; the next call measures the others only, and other settings start anew."""
+    from snn_probe.probes import landscape
+
+    measured = []
+    original = landscape.measure
+
+    def interrupted(*arguments):
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.append(1)
+        return original(*arguments)
+
+    grid = ("landscape", trained.last, "--points", 7, "--num-examples", 12, "--no-figure", "--out", tmp_path)
+    monkeypatch.setattr(landscape, "measure", interrupted)
+    run(*grid, status=130)
+    assert (tmp_path / "landscape_last.partial.json").exists()
+    monkeypatch.setattr(landscape, "measure", lambda *arguments: measured.append(1) or original(*arguments))
+    run(*grid)
+    assert len(measured) == 7 and not (tmp_path / "landscape_last.partial.json").exists()
+    table = results.load(tmp_path / "landscape_last.json").table
+    monkeypatch.setattr(landscape, "measure", original)
+    run(*grid[:-1], tmp_path / "again")
+    assert table.equals(results.load(tmp_path / "again" / "landscape_last.json").table)
