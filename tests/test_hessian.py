@@ -146,6 +146,8 @@ def test_trace_within_its_error_and_exact_on_a_diagonal():
     row = result.table.iloc[0]
     assert abs(row["trace"] - float(dense.trace())) < 4 * row["stderr"]
     assert row["n_probes"] == 200
+    off_diagonal = float(dense.square().sum() - dense.diagonal().square().sum())
+    assert row["stderr"] == pytest.approx(math.sqrt(2 * off_diagonal / 200), rel=0.25)  # variance of u.Hu for random signs
 
     def diagonal(logits, labels, params):  # its Hessian is 6 I: Rademacher probes are exact
         return sum(3 * p.square().sum() for p in params.values()) + 0 * logits.sum()
