@@ -22,13 +22,14 @@ demo: $(VENV)/installed
 	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/accuracy_curves.png
 	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/loss_curves.png --figure loss_curves
 	$(SNNPROBE) fisher $(DEMO)/runs/*/checkpoints/epoch_*.pt --out $(DEMO)/figures
-	$(SNNPROBE) hessian $(LAST) --quantity eigenvalues --quantity trace --quantity density --out $(DEMO)/figures --num-examples 256
+	$(SNNPROBE) hessian $(LAST) --out $(DEMO)/figures --num-examples 128
+	$(SNNPROBE) hessian $(LAST) --quantity density --num-probes 2 --out $(DEMO)/figures --num-examples 64
 	$(SNNPROBE) landscape $(LAST) --out $(DEMO)/figures --num-examples 256
 	$(SNNPROBE) landscape $(LAST) --plane --points 11 --objective sdt --out $(DEMO)/figures/plane --num-examples 256
 	$(SNNPROBE) gradients $(LAST) --out $(DEMO)/figures
 	$(SNNPROBE) timesteps $(LAST) --split test --num-steps 8 --out $(DEMO)/figures
 	$(SNNPROBE) activity $(LAST) --split test --out $(DEMO)/figures
-	$(VENV)/bin/python analyses/three_curvatures.py $(DEMO)/runs/sdt/checkpoints/last.pt --out $(DEMO)/figures --num-examples 256
+	$(VENV)/bin/python analyses/three_curvatures.py $(DEMO)/runs/sdt/checkpoints/last.pt --out $(DEMO)/figures --num-examples 128
 	@echo "Figures and results are in $(DEMO)/figures."
 
 test: $(VENV)/installed
