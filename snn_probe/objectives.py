@@ -145,8 +145,13 @@ def trt_penalty(
             f"penalize={penalize!r} selects none of the parameters {', '.join(dict(params)) or '(none given)'}; "
             "give the model's weights by name."
         )
-    rates = tuple(math.expm1(decay * t) for t in range(num_steps))
+    rates = tuple(_rate(decay * t) for t in range(num_steps))
     return _Penalty.apply(strength / num_steps, rates, epsilon, *weights)
+
+
+def _rate(exponent: float) -> float:
+    """e^x - 1, at most 1e30: there 1/(1 + a |w|) is zero beside the term of t = 0 for any weight that matters."""
+    return min(math.expm1(min(exponent, 100.0)), 1e30)
 
 
 class _Penalty(torch.autograd.Function):
@@ -163,10 +168,10 @@ class _Penalty(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):
-        if torch.is_grad_enabled():  # a second derivative will be asked for: build the gradient as a graph
+        found, ctx.gradients = ctx.gradients, None  # given away once: the receiver may change them in place
+        if torch.is_grad_enabled() or found is None:  # to be differentiated again, or a second backward
             found = [_gradient(w, ctx.scale, ctx.rates, ctx.epsilon) for w in ctx.saved_tensors]
         else:
-            found = ctx.gradients
             if upstream.device.type == "cpu" and upstream.item() == 1.0:  # as in loss + penalty: spare a pass
                 return None, None, None, *found
         return None, None, None, *(None if g is None else g * upstream for g in found)

@@ -130,6 +130,37 @@ def test_a_layer_whose_contraction_would_be_wrong_is_looped_or_right(kind):
     assert_equals_loop(fisher_trace(model, batches(x, y, 4)), model, x, y)
 
 
+class BatchFirst(nn.Module):
+    """Inputs (N, T, F); linear layers see (N, T, F), or (N * T, F) where ``merged``; time is moved first at the end."""
+
+    def __init__(self, merged):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inward, self.outward, self.merged = nn.Linear(6, 9), nn.Linear(9, 4), merged
+
+    def apply(self, layer, x):
+        return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if self.merged else layer(x)
+
+    def forward(self, inputs):
+        x = torch.tanh(self.apply(self.inward, inputs).cumsum(1))
+        return self.apply(self.outward, x).cumsum(1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("sizes", [(5, 5), (10,), (1, 9), (2, 8)])
+@pytest.mark.parametrize("group_size", [1, 2, 5])
+@pytest.mark.parametrize("twins", [False, True])
+def test_batch_first_networks_whatever_the_sizes(merged, sizes, group_size, twins):
+    """T = 5 = N in some batches, a first batch of one example, first examples that are equal."""
+    model = BatchFirst(merged).double()
+    x, y = torch.randn(10, 5, 6, dtype=torch.float64), torch.arange(10) % 4
+    if twins:
+        x[1], y[1] = x[0], y[0]
+    result = fisher_trace(model, batches(x, y, *sizes), group_size=group_size)
+    assert result.settings["looped_layers"] == []
+    assert_equals_loop(result, model, x, y, group_size=group_size)
+
+
 def test_layers_that_are_not_known_are_looped():
     class Scaled(nn.Linear):
         def forward(self, x):

@@ -137,6 +137,20 @@ def test_penalty_gradient_scales_and_repeats(params):
     once = torch.autograd.grad(3 * found, weights, retain_graph=True)
     again = torch.autograd.grad(found, weights)
     assert all(torch.allclose(a, 3 * b, rtol=1e-14) for a, b in zip(once, again, strict=True))
+    found = trt_penalty(params, 4, strength=0.1, decay=0.5, epsilon=1e-5)
+    for gradient in torch.autograd.grad(found, weights, retain_graph=True):
+        gradient.zero_()  # the receiver's own
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(torch.autograd.grad(found, weights), again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_penalty_at_extreme_rates(dtype):
+    """e^{delta t} beyond any float: those terms vanish beside t = 0, and nothing overflows."""
+    w = torch.tensor([[0.0, 1e-20, 0.3, -1e4]], dtype=dtype, requires_grad=True)
+    found = trt_penalty({"w": w}, 50, strength=1.0, decay=15.0, epsilon=1e-5)
+    assert found.item() == pytest.approx(1e8 / 50, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, w)
+    assert gradient.flatten().tolist() == pytest.approx([0.0, 4e-22, 0.012, -400.0], rel=1e-4, abs=1e-19)
 
 
 def test_penalized_weights(params):

@@ -20,7 +20,7 @@ from snn_probe.centroid import information_centroid
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_choice, check_whole, device_of, on_device, regrouped
-from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported
+from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, settle_layout, supported
 from snn_probe.results import Result
 from snn_probe.temporal import Batches, check_temporal, probing, unrolled
 
@@ -130,9 +130,11 @@ class _Plan:
 
 
 def _plan(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels: Tensor, read: _Reading) -> _Plan:
-    n = min(len(inputs), max(1, _CHECKED_EXAMPLES // read.group_size) * read.group_size)
-    inputs, labels = inputs[:n], labels[:n]
-    num_steps = check_temporal(model, inputs)
+    num_steps = check_temporal(model, inputs[:_CHECKED_EXAMPLES])
+    n = -(-_CHECKED_EXAMPLES // read.group_size) * read.group_size
+    n += read.group_size * (n == num_steps)  # so that shapes tell examples from timesteps
+    index = torch.arange(n, device=labels.device) % len(labels)
+    inputs, labels = inputs[index], labels[index]
     owners = own_parameters(model, chosen)
     modules = dict(model.named_modules())
     fast = [name for name, names in owners.items() if supported(modules[name], names, model)]
@@ -143,8 +145,10 @@ def _plan(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels: T
     losses = read.losses(read.logits(steps)[-1], labels, None)
     exact = _parameter_norms(losses[: read.group_size].sum(), chosen, owners, retain=True)
     total = sum(exact.values())
+    lone = list(_output_gradients(losses[0], layers, retain=True))  # in all layers before the next pass
     for layer, gradients in zip(layers, _output_gradients(losses.sum(), layers, retain=False), strict=True):
-        if not _agrees(layer, gradients, exact[layer.name], total, plan, n, read):
+        first = lone[layers.index(layer)]
+        if not _agrees(layer, first, gradients, exact[layer.name], total, plan, n, read):
             plan.looped[layer.name] = owners[layer.name]
     for name in owners:
         if name not in fast:
@@ -178,8 +182,9 @@ def _parameter_norms(loss: Tensor, chosen: dict[str, Tensor], owners: dict[str, 
     return {module: sum(squared[name] for name in group) for module, group in owners.items()}
 
 
-def _agrees(layer: Layer, gradients, exact: float, total: float, plan: _Plan, n: int, read: _Reading) -> bool:
+def _agrees(layer: Layer, first, gradients, exact: float, total: float, plan: _Plan, n: int, read: _Reading) -> bool:
     try:
+        settle_layout(layer, first, num_steps=plan.num_steps, num_examples=n)
         found = Contraction(layer, num_steps=plan.num_steps, num_examples=n, group_size=read.group_size).squared_norms(
             gradients
         )

@@ -21,6 +21,8 @@ LINEAR = (nn.Linear,)
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
+LAYOUTS = ("TN", "1N", "T*N", "N*T", "N")  # two axes, merged time first, merged examples first, examples alone
+
 _BLOCK = (
     1 << 17
 )  # elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache
@@ -36,6 +38,7 @@ class Layer:
     inputs: list[Tensor] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     edges: list[GradientEdge] = field(default_factory=list)
+    layout: str = ""  # how its uses order time and examples, one of LAYOUTS; found by settle_layout
 
     def clear(self) -> None:
         for kept in (self.inputs, self.versions, self.edges):
@@ -169,20 +172,10 @@ class Contraction:
 
     def _arrange(self, x: Tensor) -> Tensor:
         """To (uses, groups, ...): convolutions (S, n, C, *space), linear (S, n, L, C), batch norm (S, n, C, L)."""
-        channels_last = self.kind is LINEAR
-        event = 1 if channels_last else self._event_axes(x)
-        time, examples = self.axes
-        lead = x.shape[: x.ndim - event]
-        if len(lead) >= 2 and lead[1] == examples and lead[0] in (1, time):
-            steps, rest = lead[0], lead[2:]
-        elif lead and lead[0] == time * examples:
-            steps, rest = time, lead[1:]
-        elif lead and lead[0] == examples:
-            steps, rest = 1, lead[1:]
-        else:
-            raise ValueError(f"layer {self.layer.name!r} mixes time and examples in a way that is not understood")
-        x = x.reshape(steps, examples, *rest, *x.shape[x.ndim - event :])
-        if channels_last:
+        event = event_axes(self.layer.module, x, *self.axes)
+        x, rest = by_example(x, event, self.layer.layout, *self.axes)
+        steps, examples = x.shape[:2]
+        if self.kind is LINEAR:
             x = x.reshape(steps, examples, -1, x.shape[-1])
         elif rest:
             raise ValueError(f"layer {self.layer.name!r} has axes beside time and examples")
@@ -193,27 +186,65 @@ class Contraction:
         grouped = x.unflatten(1, (-1, self.group_size)).transpose(1, 2)
         return grouped.reshape(steps * self.group_size, -1, *x.shape[2:])
 
-    def _event_axes(self, x: Tensor) -> int:
-        """Axes after time and examples: channels and space."""
-        if self.kind is CONV:
-            return 1 + len(self.layer.module.kernel_size)
-        time, examples = self.axes
-        features = self.layer.module.num_features
-        space = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
-        for kind, options in space.items():
-            if isinstance(self.layer.module, kind):
-                for n in options:
-                    lead = x.shape[: x.ndim - 1 - n]
-                    if x.ndim > n + 1 and x.shape[x.ndim - 1 - n] == features and lead in (
-                        (examples,), (time * examples,), (time, examples), (1, examples),
-                    ):  # fmt: skip
-                        return 1 + n
-        raise ValueError(f"layer {self.layer.name!r} has an input of unexpected shape {tuple(x.shape)}")
-
     def _normalized(self, x: Tensor) -> Tensor:
         norm = self.layer.module
         mean = norm.running_mean.detach().view(-1, 1)
         return (x - mean) * (norm.running_var.detach().view(-1, 1) + norm.eps).rsqrt()
+
+
+def settle_layout(layer: Layer, gradients: tuple[Tensor | None, ...], *, num_steps: int, num_examples: int) -> None:
+    """Find how a layer's uses order time and examples, from output gradients of a loss of the first example alone.
+
+    In the right layout they vanish for all other examples, and not for the first. Shapes alone cannot tell merged
+    axes apart, nor (T, N) from (N, T) where T = N: ``num_examples`` must differ from ``num_steps`` here, and what is
+    found holds for every batch. ValueError if nothing fits, or if the gradients vanish and shapes do not decide.
+    """
+    known = [g for g in gradients if g is not None]
+    fitting = []
+    for layout in LAYOUTS:
+        try:
+            pieces = [
+                by_example(g, event_axes(layer.module, g, num_steps, num_examples), layout, num_steps, num_examples)[0]
+                for g in known
+            ]
+        except ValueError:
+            continue
+        if not any(p[:, 1:].any() for p in pieces):
+            fitting.append((layout, any(bool(p[:, 0].any()) for p in pieces)))
+    sure = [layout for layout, seen in fitting if seen]
+    if not sure and len(fitting) != 1:
+        raise ValueError(f"how layer {layer.name!r} orders time and examples cannot be told")
+    layer.layout = sure[0] if sure else fitting[0][0]
+
+
+def by_example(x: Tensor, event: int, layout: str, time: int, examples: int) -> tuple[Tensor, tuple[int, ...]]:
+    """``x`` as (steps, examples, *rest, *event) and rest; ValueError if the shape does not fit the layout."""
+    lead, last = x.shape[: x.ndim - event], x.shape[x.ndim - event :]
+    two = {"TN": (time, examples), "1N": (1, examples)}
+    if layout in two and tuple(lead[:2]) == two[layout]:
+        return x, tuple(lead[2:])
+    if layout == "T*N" and lead and lead[0] == time * examples:
+        return x.reshape(time, examples, *lead[1:], *last), tuple(lead[1:])
+    if layout == "N*T" and lead and lead[0] == time * examples:
+        return x.reshape(examples, time, *lead[1:], *last).transpose(0, 1), tuple(lead[1:])
+    if layout == "N" and lead and lead[0] == examples:
+        return x.unsqueeze(0), tuple(lead[1:])
+    raise ValueError(f"shape {tuple(x.shape)} does not fit the layout {layout!r}")
+
+
+def event_axes(module: nn.Module, x: Tensor, time: int, examples: int) -> int:
+    """How many of the last axes of ``x`` are one event's: channels and space."""
+    if isinstance(module, LINEAR):
+        return 1
+    if isinstance(module, CONV):
+        return 1 + len(module.kernel_size)
+    options = next(v for k, v in {NORM[0]: (0, 1), NORM[1]: (2,), NORM[2]: (3,)}.items() if isinstance(module, k))
+    leads = ((examples,), (time * examples,), (time, examples), (1, examples))
+    for space in options:
+        lead = tuple(x.shape[: max(0, x.ndim - 1 - space)])
+        if lead in leads and x.shape[len(lead)] == module.num_features:
+            return 1 + space
+    raise ValueError(f"a batch norm has an input of unexpected shape {tuple(x.shape)}")
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:

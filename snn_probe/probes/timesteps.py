@@ -158,9 +158,18 @@ def placements(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor, n
     Found by running the model on two examples and on the first alone: the axis that shrinks is that of the examples,
     and in a merged axis the first example's values tell the order. Raises ValueError for a layer not understood.
     """
-    pair = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, inputs])
+    pair = torch.cat([inputs[:1], _unlike(inputs[:1])])
     two, one = _inputs(model, layers, pair), _inputs(model, layers, pair[:1])
     return {name: _placement(name, layers[name], two[name], one[name], num_steps) for name in one}
+
+
+def _unlike(inputs: Tensor) -> Tensor:
+    """Inputs of the same shape that no other example equals, so that merged axes can be told apart."""
+    generator = torch.Generator().manual_seed(0)
+    if not inputs.is_floating_point():
+        return inputs.flip(tuple(range(1, inputs.ndim)))
+    factor = torch.rand(inputs.shape, generator=generator, dtype=torch.float64).to(inputs)
+    return inputs * (0.5 + factor) + factor
 
 
 def _placement(name: str, module: nn.Module, two: list[Tensor], one: list[Tensor], num_steps: int) -> Placement:
