@@ -3,7 +3,9 @@
 import networks
 import pytest
 import torch
+from spikingjelly.activation_based import surrogate
 from test_temporal import same, snapshot
+from torch import nn
 
 from snn_probe import probes
 from snn_probe.objectives import SDT, TET
@@ -81,6 +83,42 @@ def test_any_split_into_batches_gives_the_same_answer(name):
             assert a.to_numpy() == pytest.approx(b.to_numpy(), rel=1e-7, abs=1e-10, nan_ok=True), column
         else:
             assert a.equals(b), column
+
+
+class Merged(nn.Module):
+    """A static image shown five times; every layer sees (N * T, F), examples first."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inward, self.spiking, self.outward = nn.Linear(6, 9), MergedSpikes(), nn.Linear(9, 4)
+
+    def forward(self, inputs):
+        repeated = inputs.unsqueeze(1).expand(-1, 5, -1).flatten(0, 1)
+        return self.outward(self.spiking(self.inward(repeated))).view(-1, 5, 4).transpose(0, 1)
+
+
+class MergedSpikes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.surrogate_function = surrogate.ATan()
+
+    def forward(self, x):
+        v, spikes = 0.0, []
+        for current in x.view(-1, 5, x.shape[-1]).unbind(1):
+            v = 0.5 * v + current
+            spikes.append(self.surrogate_function(v - 0.3))
+            v = v * (1 - spikes[-1])
+        return torch.stack(spikes, 1).flatten(0, 1)
+
+
+@pytest.mark.parametrize("name", ["fisher_trace", "spiking_activity", "temporal_gradient_norms"])
+def test_merged_examples_first_and_a_first_batch_of_one(name):
+    g = torch.Generator().manual_seed(3)
+    x, y = 2 * torch.rand(10, 6, generator=g, dtype=torch.float64), torch.randint(0, 4, (10,), generator=g)
+    tables = [PROBES[name](Merged().double(), list(zip(x.split(n), y.split(n), strict=True))).table for n in ([10], [1, 9])]
+    for column in tables[0].select_dtypes("float"):
+        assert tables[0][column].to_numpy() == pytest.approx(tables[1][column].to_numpy(), rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", PROBES)
