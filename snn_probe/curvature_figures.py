@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from .figure_style import add_legend, letters, note, series_of, style
 from .results import IDENTIFYING
 
-_FLOOR = 1e-4  # densities below this share of the peak are not drawn: there the estimate is the tail of a Gaussian
+_FLOOR = 1e-7  # densities below this share of the peak are not drawn; one eigenvalue among 1e6 still is
 
 
 def eigenvalues(table: pd.DataFrame, ax: Axes, *, said: str = "") -> Axes:
