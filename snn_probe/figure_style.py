@@ -180,4 +180,5 @@ def add_legend(figure: Figure, ax: Axes, width: float) -> None:
 
 
 def is_note(handle: object) -> bool:
+    """Whether a legend entry is a note about bands or bars, not data."""
     return getattr(handle, "get_gid", lambda: None)() == _NOTE

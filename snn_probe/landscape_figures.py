@@ -239,6 +239,7 @@ def _scale_loss(ax: Axes, values: np.ndarray) -> None:
 
 
 def loss_label(rows: pd.DataFrame) -> str:
+    """The loss axis label, with the objective where there is one."""
     name = rows["objective"].iloc[0]
     return f"Loss ({METHODS[name][0] if name in METHODS else name})"
 
