@@ -44,7 +44,21 @@ def figure_options(name: str, results: list[Result]) -> dict[str, Any]:
     if results[0].probe.startswith("hessian_"):
         operator, forward = _common(results, ("operator", "forward"))
         return {"said": f"{operator}, {forward} forward"}
+    if name in ("loss_contour", "loss_surface"):
+        return _of_plane(name, results)
     return {}
+
+
+def _of_plane(name: str, results: list[Result]) -> dict[str, Any]:
+    """The trajectory of a run on the plane of its principal components, and their shares for the axes."""
+    settings = [result.settings for result in results]
+    if not any(one.get("trajectory") for one in settings):
+        return {}
+    if len(results) > 1:
+        raise ValueError("Every run has a plane of its own; draw planes of principal components one at a time.")
+    shares = [f"PC {i} ({share:.0%})" for i, share in enumerate(settings[0]["explained"], 1)]
+    trajectory = {"trajectory": pd.DataFrame(settings[0]["trajectory"])} if name == "loss_contour" else {}
+    return {"labels": shares, **trajectory}
 
 
 def _common(results: list[Result], names: tuple[str, ...]) -> tuple[Any, ...]:

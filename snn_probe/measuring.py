@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 
 from snn_probe.checkpoint import Checkpoint, build_model, load
 from snn_probe.data import batches
@@ -16,14 +17,16 @@ from snn_probe.files import write_atomically
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
 from snn_probe.progress import Progress
 from snn_probe.results import Result, combine, save
+from snn_probe.slices import combine_slices
 
 DEFAULT_EXAMPLES = 512
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint under a probe: its network, its batches (with progress), and where its result goes."""
+    """One checkpoint under a probe: its file, its network, its batches (with progress), and where its result goes."""
 
+    file: Path
     checkpoint: Checkpoint
     model: Any
     batches: Any
@@ -32,11 +35,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A probe to run on each checkpoint: the name of its files, the call, and what to print of a result."""
+    """A probe to run on each checkpoint: the name of its files, the call, what to print of a result, and the name of
+    the table and figures that it shares with others (None: its own)."""
 
     name: str
     measure: Callable[[Job], Result]
     lines: Callable[[Result], list[str]]
+    together: str | None = None
 
 
 def run(
@@ -49,23 +54,24 @@ def run(
     out: Path | None,
     no_figure: bool,
     as_json: bool,
-) -> None:
+) -> list[Result]:
     """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure."""
     out = out or default_out(checkpoints)
     written: list[Path] = []
     others: list[Path] = []
+    found: dict[str, list[Result]] = {}
     for wanted in measurements:
-        results = []
         for path, label in zip(checkpoints, labels(checkpoints), strict=True):
             written.append(out / f"{wanted.name}_{label}.json")
-            results.append(_measured(wanted, path, written[-1], split, num_examples, batch_size))
+            result = _measured(wanted, path, written[-1], split, num_examples, batch_size)
+            found.setdefault(wanted.together or wanted.name, []).append(result)
             if not as_json:
-                source = results[-1].source
-                said = wanted.lines(results[-1])
+                source, said = result.source, wanted.lines(result)
                 click.echo("\n".join([f"{path}  ({source['run']}, epoch {source['epoch']})", *said]))
+    for name, results in found.items():
         if len(results) > 1:
-            others.append(out / f"{wanted.name}.csv")
-            write_atomically(others[-1], combine(results).to_csv(index=False))
+            others.append(out / f"{name}.csv")
+            write_atomically(others[-1], _table(results).to_csv(index=False))
         if not no_figure:
             others += figures(results, out, ("png", "pdf"))
     if as_json:
@@ -73,6 +79,7 @@ def run(
         click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(text) for text in texts]))
     for path in written + others:
         click.echo(path, err=as_json)
+    return [result for results in found.values() for result in results]
 
 
 def _measured(
@@ -82,7 +89,7 @@ def _measured(
     checkpoint = load(path)
     data, count = examples(checkpoint, split, num_examples)
     shown = Progress(batches(data, batch_size), f"{wanted.name} {path.stem}")
-    found = wanted.measure(Job(checkpoint, build_model(checkpoint), shown, written))
+    found = wanted.measure(Job(path, checkpoint, build_model(checkpoint), shown, written))
     settings = {**found.settings, "split": split, "num_examples": count}
     result = replace(found, settings=settings, source={**checkpoint.card, "file": path.name})
     save(result, written)
@@ -124,9 +131,14 @@ def labels(checkpoints: tuple[Path, ...]) -> list[str]:
     return found
 
 
+def _table(results: list[Result]) -> pd.DataFrame:
+    """The combined table; of loss slices with a column that tells their directions apart."""
+    return combine_slices(results) if results[0].probe == "loss_slice" else combine(results)
+
+
 def figures(results: list[Result], folder: Path, formats: tuple[str, ...]) -> list[Path]:
     """Every figure that the results allow, in each format."""
-    table, written = combine(results), []
+    table, written = _table(results), []
     for name in figure_names(results[0].probe, table):
         figure = draw(name, table, **figure_options(name, results))
         for suffix in formats:

@@ -1,42 +1,12 @@
 """The commands that measure checkpoints. Each parses, calls its probe through ``measuring.run`` and prints."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-
-def shared(command: Callable) -> Callable:
-    """Arguments and options that every probe command has."""
-    for option in reversed(
-        (
-            click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path)),
-            click.option("--split", default="train", show_default=True, type=click.Choice(("train", "validation", "test"))),
-            click.option("--num-examples", type=click.IntRange(min=1), help="The first N of the split.  [512, or all if fewer]"),
-            click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1)),
-            click.option("--out", type=click.Path(path_type=Path), help="Folder for results and figures.  [reports/<run>]"),
-            click.option("--no-figure", is_flag=True, help="Write the results only."),
-            click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-OBJECTIVE = click.option(
-    "--objective",
-    default="own",
-    show_default=True,
-    type=click.Choice(("own", "sdt", "tet", "trt")),
-    help="Loss to differentiate: the one the checkpoint was trained with, or another with its default settings.",
-)
-
-
-def _objective(name: str, job: Any) -> Any:
-    from snn_probe.objectives import OBJECTIVES
-
-    return job.checkpoint.config.objective() if name == "own" else OBJECTIVES[name]()
+from snn_probe.landscape_command import landscape
+from snn_probe.probe_options import OBJECTIVE, objective_of, shared
 
 
 @click.command()
@@ -84,15 +54,49 @@ def _fisher_lines(result: Any) -> list[str]:
 @click.option(
     "--num-probes", type=click.IntRange(min=2), help="Random vectors.  [30 for the trace, 10 for the density]"
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--layer", "layers", multiple=True, metavar="NAME",
+              help="Of this layer's weights alone, for example net.conv1, or each; may be repeated.  [whole network]")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def hessian(
-    checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, seed, **options
+    checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, layers, seed, **options
 ):
     """Top eigenvalues, trace or spectral density of the Hessian or the Gauss-Newton matrix."""
-    from snn_probe.measuring import Measurement, run
+    from snn_probe.measuring import default_out, run
+
+    chosen = dict(operator=operator, forward=forward, seed=seed)
+    if not layers:
+        run(_curvature(objective, quantities, k, tol, num_probes, **chosen), checkpoints, **options)
+        return
+    if options["as_json"] and (len(layers) > 1 or "each" in layers):
+        raise click.UsageError("--json prints one document; give one --layer with it.")
+    folder = options.pop("out") or default_out(checkpoints)
+    for layer, names in _layers(checkpoints, layers).items():
+        click.echo(layer, err=options["as_json"])
+        own = dict(chosen, params=frozenset(names).__contains__)
+        wanted = _curvature(objective, quantities, min(k, sum(names.values())), tol, num_probes, **own)
+        run(wanted, checkpoints, out=folder / layer, **options)
+
+
+def _layers(checkpoints: tuple[Path, ...], layers: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """The names and sizes of the trainable parameters of each layer asked for."""
+    from snn_probe.checkpoint import build_model, load
+    from snn_probe.parameters import trainable
+
+    found: dict[str, dict[str, int]] = {}
+    for name, parameter in trainable(build_model(load(checkpoints[0]))).items():
+        found.setdefault(name.rpartition(".")[0], {})[name] = parameter.numel()
+    if "each" in layers:
+        return found
+    if unknown := [layer for layer in layers if layer not in found]:
+        raise click.UsageError(f"--layer is {unknown[0]!r}; this network has {', '.join(found)}, or say each.")
+    return {layer: found[layer] for layer in layers}
+
+
+def _curvature(objective, quantities, k, tol, num_probes, **common: Any) -> list[Any]:
+    """The measurements that the quantities name."""
+    from snn_probe.measuring import Measurement
     from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_trace
 
-    common = dict(operator=operator, forward=forward, seed=seed)
     probes = {"eigenvalues": (hessian_eigenvalues, dict(k=k, tol=tol)), "trace": (hessian_trace, {}), "density": (hessian_density, {})}  # fmt: skip
     wanted = []
     for quantity in dict.fromkeys(quantities):
@@ -101,10 +105,10 @@ def hessian(
             own = {**own, "num_probes": num_probes}
 
         def measure(job, probe=probe, own=own):
-            return probe(job.model, job.batches, _objective(objective, job), **own, **common)
+            return probe(job.model, job.batches, objective_of(objective, job), **own, **common)
 
         wanted.append(Measurement(f"hessian_{quantity}", measure, _hessian_lines))
-    run(wanted, checkpoints, **options)
+    return wanted
 
 
 def _hessian_lines(result: Any) -> list[str]:
@@ -124,90 +128,6 @@ def _hessian_lines(result: Any) -> list[str]:
 
 @click.command()
 @shared
-@click.option("--objective", "objectives", multiple=True, default=("sdt", "tet"), show_default=True,
-              type=click.Choice(("sdt", "tet", "trt")), help="Losses, all from the same forward passes; may be repeated.")  # fmt: skip
-@click.option("--plane", is_flag=True, help="Two directions instead of one.")
-@click.option(
-    "--points", default=21, show_default=True, type=click.IntRange(min=2), help="Along each direction; odd has 0."
-)
-@click.option("--range", "reach", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-              help="The grid covers [-range, range].")  # fmt: skip
-@click.option("--to", "other", type=click.Path(path_type=Path), help="Along the line to this checkpoint (1 is it).")
-@click.option("--seed", default=0, show_default=True, help="Of the random directions, filter-normalized.")
-def landscape(checkpoints: tuple[Path, ...], objectives, plane, points, reach, other, seed, **options: Any) -> None:
-    """Loss and accuracy along a line or on a plane through the weights; a half-finished grid is continued."""
-    import numpy as np
-
-    from snn_probe.measuring import Measurement, run
-    from snn_probe.objectives import OBJECTIVES
-    from snn_probe.probes import loss_slice
-
-    if plane and other:
-        raise click.UsageError("--plane and --to exclude each other; a line to a checkpoint has one direction.")
-    axis = np.linspace(-reach, reach, points).tolist()
-
-    partials = []
-
-    def measure(job):
-        partials.append(job.path.with_suffix(".partial.json"))
-        chosen = dict(alphas=axis, betas=axis if plane else (0.0,), seed=seed, directions=_line(job, other))
-        wanted = [OBJECTIVES[name]() for name in objectives]
-        return _continued(loss_slice, job, partials[-1], job.model, job.batches.iterable, wanted, **chosen)
-
-    run([Measurement("landscape", measure, _landscape_lines)], checkpoints, **options)
-    for partial in partials:  # the results are saved whole by now
-        partial.unlink(missing_ok=True)
-
-
-def _line(job: Any, other: Path | None) -> Any:
-    """The direction to another checkpoint of the same network; None without one."""
-    if other is None:
-        return None
-    from snn_probe.checkpoint import load
-    from snn_probe.parameters import trainable
-    from snn_probe.probes.directions import direction_between
-
-    params = {name: p.detach() for name, p in trainable(job.model).items()}
-    weights = load(other).state_dict
-    return direction_between(params, {name: weights[name] for name in weights if name in params})
-
-
-def _continued(loss_slice: Callable, job: Any, partial: Path, *arguments: Any, **options: Any) -> Any:
-    """The slice, its points kept in ``partial`` as they come; points of the same settings found there are not redone."""
-    from dataclasses import replace
-
-    from snn_probe.progress import Progress
-    from snn_probe.results import load, save
-
-    def keep(result):
-        save(replace(result, source=dict(job.checkpoint.card)), partial)
-
-    known = load(partial) if partial.exists() else None
-    try:
-        return loss_slice(*arguments, save=keep, progress=Progress, resume=known, **options)
-    except ValueError as error:
-        if known is None or not str(error).startswith("resume was measured with other"):
-            raise
-        return loss_slice(*arguments, save=keep, progress=Progress, **options)
-
-
-def _landscape_lines(result: Any) -> list[str]:
-    lines = []
-    for name, rows in result.table.groupby("objective", sort=False):
-        here = rows[(rows["alpha"] == 0) & (rows["beta"] == 0)]
-        centre = (
-            f"{here['loss'].iloc[0]:.4g} at the network itself"
-            if len(here)
-            else "the network itself is not on the grid"
-        )
-        lost = int((~rows["finite"]).sum())
-        lines.append(f"  {name}: {centre}, {rows['loss'].min():.4g} to {rows['loss'].max():.4g} over {len(rows)} points"
-                     + (f", {lost} not finite" if lost else ""))  # fmt: skip
-    return lines
-
-
-@click.command()
-@shared
 @OBJECTIVE
 def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> None:
     """Norm of the gradient at each spiking layer's input current, per timestep, with and without the path through time."""
@@ -220,7 +140,7 @@ def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> 
         return [f"  {layer}: norm at t=1 over t={steps}: {ratio:.4g}" for layer, ratio in ratios.items()]
 
     def measure(job):
-        return temporal_gradient_norms(job.model, job.batches, _objective(objective, job))
+        return temporal_gradient_norms(job.model, job.batches, objective_of(objective, job))
 
     run([Measurement("gradients", measure, lines)], checkpoints, **options)
 

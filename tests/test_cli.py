@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from commands import SMALL, failed, run, whole_file
 
 import snn_probe
 from snn_probe import checkpoint as checkpoints
@@ -26,8 +27,6 @@ from snn_probe.data import load as load_data
 from snn_probe.probes import fisher_trace
 from snn_probe.progress import Progress
 
-MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF-", ".svg": b"<?xml"}
-SMALL = "--epochs 3 --train-examples 40 --batch-size 16 --num-steps 2 --learning-rate 0.01".split()
 FISHER = "--num-examples 12 --batch-size 5".split()
 
 
@@ -36,31 +35,6 @@ def the_handler_that_the_command_replaces():
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
-
-
-def run(*arguments, status=0):
-    """Run a command in this process; it must end with this status."""
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == status, done.output
-    assert "Traceback" not in done.output
-    return done
-
-
-def failed(*arguments, status=1):
-    """The one sentence of a command that must fail."""
-    done = run(*arguments, status=status)
-    assert isinstance(done.exception, SystemExit)
-    assert done.stdout == ""
-    *usage, said = done.stderr.splitlines()
-    assert said.startswith("Error: ") and (not usage if status == 1 else usage[0].startswith("Usage: "))
-    assert len(said) < 1000
-    return said.removeprefix("Error: ")
-
-
-def whole_file(path):
-    """Whether a figure's file begins as its kind does and is more than a beginning."""
-    content = path.read_bytes()
-    return content.startswith(MAGIC[path.suffix]) and len(content) > 3000
 
 
 @pytest.fixture(scope="module")
