@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.config import RunConfig, derived_seed
-from snn_probe.data import DATASETS
+from snn_probe.config import RunConfig, Stage
 from snn_probe.files import write_atomically
-from snn_probe.models import MODELS, build
+from snn_probe.system import build_network, network_of
 
 FORMAT = "snn_probe.checkpoint/1"
 
@@ -47,28 +47,28 @@ class Checkpoint:
         """Epochs trained, counted from 1; 0 is the untrained network."""
         return self.card["epoch"]
 
+    @property
+    def stage(self) -> Stage:
+        """The stage of training that it is from: its timesteps and its objective."""
+        return self.config.stage_at(self.epoch)
+
     def of_kind(self, kind: str) -> "Checkpoint":
         """The same weights, labelled "last", "best" or "epoch"."""
         return replace(self, card={**self.card, "kind": kind})
 
 
-def make_checkpoint(model: nn.Module, config: RunConfig, **card: Any) -> Checkpoint:
-    """Checkpoint of the model as it is now; ``card`` gives run, kind, epoch, metrics and environment."""
-    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    described = {"config": config.to_dict(), "network": network_of(config), "sha256": weights_digest(state)}
+def make_checkpoint(
+    model: nn.Module, config: RunConfig, network: Mapping[str, Any] | None = None, **card: Any
+) -> Checkpoint:
+    """Checkpoint of the model as it is now; ``card`` gives run, kind, epoch, metrics and environment. ``network`` is
+    what :func:`snn_probe.system.network_of` gave; None asks it."""
+    network = network if network is not None else network_of(config)
+    state = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    described = {"config": config.to_dict(), "network": dict(network), "sha256": weights_digest(state)}
     return Checkpoint(card={**card, **described}, state_dict=state)
-
-
-def network_of(config: RunConfig) -> dict[str, Any]:
-    """What the network must know of its data: input_shape, num_classes, temporal.
-
-    Raises ValueError for a data set or a network that does not exist.
-    """
-    for name, value, allowed in (("dataset", config.dataset, DATASETS), ("model", config.model, MODELS)):
-        if value not in allowed:
-            raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
-    info = DATASETS[config.dataset]
-    return {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
@@ -82,30 +82,19 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
-    """The network of the checkpoint with its weights, in eval mode. Raises ValueError if they do not fit."""
+    """The network of the checkpoint with its weights and the timesteps of its stage, in eval mode. Raises ValueError if they do not fit."""
     config, network, state = checkpoint.config, checkpoint.card["network"], dict(checkpoint.state_dict)
     try:
         with torch.device("meta"):  # shapes alone, so that a card with absurd ones does not fill the memory
-            build_network(config, network).load_state_dict(state, strict=True, assign=True)
+            build_network(config, network, checkpoint.stage).load_state_dict(state, strict=True, assign=True)
     except (RuntimeError, TypeError) as error:
         detail = " ".join(str(error).partition("Exception raised from")[0].split())
         raise ValueError(
             f"The checkpoint's weights do not fit the network {config.model!r} of its card: {detail}"
         ) from None
-    model = build_network(config, network)
+    model = build_network(config, network, checkpoint.stage)
     model.load_state_dict(state, strict=True)
     return model.eval()
-
-
-def build_network(config: RunConfig, network: Mapping[str, Any]) -> nn.Module:
-    """The untrained network of a configuration, drawn from its seed."""
-    return build(
-        config.model,
-        input_shape=tuple(network["input_shape"]),
-        num_classes=network["num_classes"],
-        num_steps=None if network["temporal"] else config.num_steps,
-        seed=derived_seed(config.seed, "weights"),
-    )
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> Path:
@@ -156,7 +145,7 @@ def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch explains foreign files at length
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
         reason = f" ({wanted[1]})" if wanted else ""
@@ -169,6 +158,18 @@ def _read(path: Path) -> Any:
         raise ValueError(
             f"{path} is truncated or not a checkpoint{reason}; use another copy, for example best.pt beside it."
         ) from None
+    if not _sums_agree(content):
+        raise ValueError(f"{path} is damaged: a checksum in it does not agree; use another copy.")
+    return found
+
+
+def _sums_agree(content: bytes) -> bool:
+    """Whether the container's own checksums hold, which torch.load does not look at: they cover the card too."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as container:
+            return container.testzip() is None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return False
 
 
 def _plain_tensors(state: Any) -> bool:

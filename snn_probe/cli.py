@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from snn_probe import __version__
+from snn_probe.data_command import data
 from snn_probe.probe_commands import COMMANDS
+from snn_probe.train_command import presets, train
 
 EPILOG = "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143 interrupted."
 
@@ -44,103 +45,6 @@ class _Group(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Train spiking networks (SDT, TET, TRT) and measure what training did to them over time."""
-
-
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """``-p decay=0.5`` -> {"decay": 0.5}; numbers where they parse as numbers, else text."""
-    found = {}
-    for item in values:
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{item!r} is not NAME=VALUE; write for example -p decay=0.5.")
-        try:
-            found[name] = float(text)
-        except ValueError:
-            found[name] = text
-    return found
-
-
-def _epochs(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of epochs; write for example 1,5,20.") from None
-
-
-@main.command()
-@click.option("--method", default="sdt", show_default=True, help="Objective: sdt, tet or trt.")
-@click.option("--dataset", default="digits", show_default=True, help="digits or event-digits.")
-@click.option("--model", default="tiny", show_default=True, help="tiny or vggsnn.")
-@click.option("--num-steps", default=4, show_default=True, help="Timesteps T.")
-@click.option("--epochs", default=20, show_default=True)
-@click.option("--batch-size", default=64, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, before the cosine schedule.")
-@click.option("--train-examples", type=int, help="Use the first N training examples, balanced over classes.  [all]")
-@click.option("--augment", is_flag=True, help="Shift training inputs at random by up to a pixel.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("-p", "hyperparameters", multiple=True, callback=_pairs, metavar="NAME=VALUE",
-              help="Hyperparameter of the objective, for example -p decay=0.5; may be repeated.")  # fmt: skip
-@click.option("--save-epochs", callback=_epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [trained_models/<run>]")
-@click.option("--resume", is_flag=True, help="Continue the run in its folder exactly where it stopped.")
-@click.pass_context
-def train(ctx: click.Context, out: Path | None, resume: bool, save_epochs: list[int], **options: Any) -> None:
-    """Train a network; write its checkpoints and metrics."""
-    from snn_probe.progress import Progress
-    from snn_probe.run_folder import RunFolder
-    from snn_probe.training import train as train_epochs
-
-    folder = out or Path("trained_models") / _configuration(options).run_name()
-    if resume and RunFolder(folder).config.exists():
-        given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
-        options = _continued(RunFolder(folder).read_config(), given)
-    config = _configuration(options)
-    beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
-    if beyond:
-        raise click.UsageError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
-    run = RunFolder(folder)
-    for checkpoint in train_epochs(config, folder=folder, resume=resume, save_epochs=save_epochs, progress=Progress):
-        row = checkpoint.card["metrics"]
-        click.echo(
-            f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.4f}  "
-            f"accuracy train {row['train_accuracy']:.2%} validation {row['validation_accuracy']:.2%} "
-            f"test {row['test_accuracy']:.2%}  {row['seconds']:.1f} s",
-            err=True,
-        )
-    _report_training(run, config.epochs)
-
-
-def _configuration(options: dict[str, Any]) -> Any:
-    """The configuration that the options make; what is wrong with them is wrong usage."""
-    from snn_probe.checkpoint import network_of
-    from snn_probe.config import RunConfig
-
-    try:
-        config = RunConfig.from_dict(options)
-        network_of(config)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    return config
-
-
-def _continued(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The stored configuration with what the command line says otherwise, which the run then refuses by name."""
-    merged = {**stored, **given}
-    changed = given.get("hyperparameters", {})
-    same_method = merged.get("method") == stored.get("method")
-    return {**merged, "hyperparameters": {**stored.get("hyperparameters", {}), **changed} if same_method else changed}
-
-
-def _report_training(run: Any, epochs: int) -> None:
-    from snn_probe.checkpoint import load
-
-    for kind in ("last", "best"):
-        path = run.checkpoint(kind, epochs)
-        checkpoint = load(path)
-        row = checkpoint.card["metrics"]
-        chosen = "chosen on validation" if kind == "best" else "end of training"
-        click.echo(f"{path}  epoch {checkpoint.epoch} ({chosen}): test accuracy {row['test_accuracy']:.2%}")
-    click.echo(run.metrics)
 
 
 @main.command()
@@ -208,7 +112,7 @@ def show(file: Path) -> None:
     click.echo("\n".join(describe(file)))
 
 
-for command in COMMANDS:
+for command in (train, presets, data, *COMMANDS):
     main.add_command(command)
 
 

@@ -6,47 +6,35 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from snn_probe.lif import Neuron
 from snn_probe.objectives import OBJECTIVES
+
+AMP = ("off", "bf16", "fp16")
+OPTIMIZER_AT_START = ("restart", "continue")
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that determines a run's numbers, with the papers' optimiser: Adam, cosine to 0, no weight decay.
+class Stage:
+    """A part of a training run: so many ``epochs`` with ``num_steps`` timesteps and one objective.
 
-    ``hyperparameters``: those of the objective, by its field names; the defaults are filled in. ``train_examples``:
-    the first so many of the training split (None: all). ``augment``: random shifts of the training inputs.
-    Raises ValueError, one sentence, for anything unknown or out of range; whether the data set and the network exist
-    is known only where they are built, see :func:`snn_probe.checkpoint.network_of`.
+    Weights and batch-norm statistics always come from the stage before. ``optimizer`` says what else does: "restart"
+    begins Adam anew and a cosine of the learning rate of its own; "continue" keeps Adam's moments, and the cosine of
+    the stage before stretches over both. The first stage of a run has nothing to continue.
+    ``hyperparameters``: those of the objective, by its field names; the defaults are filled in.
     """
 
-    method: str = "sdt"
-    dataset: str = "digits"
-    model: str = "tiny"
+    epochs: int
     num_steps: int = 4
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    train_examples: int | None = None
-    augment: bool = False
-    seed: int = 0
+    method: str = "sdt"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: str = "restart"
 
     def __post_init__(self):
         if not isinstance(self.method, str) or self.method not in OBJECTIVES:
             raise ValueError(f"method is {self.method!r}; give one of {', '.join(map(repr, OBJECTIVES))}.")
-        for name in ("dataset", "model"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give its name.")
-        for name in ("num_steps", "epochs", "batch_size"):
+        for name in ("num_steps", "epochs"):
             _whole(name, getattr(self, name), low=1)
-        if self.train_examples is not None:
-            _whole("train_examples", self.train_examples, low=1)
-        _whole("seed", self.seed, low=0)
-        if not isinstance(self.augment, bool):
-            raise ValueError(f"augment is {self.augment!r}; give true or false.")
-        number = isinstance(self.learning_rate, int | float) and not isinstance(self.learning_rate, bool)
-        if not number or not 0 < self.learning_rate <= sys.float_info.max:
-            raise ValueError(f"learning_rate is {self.learning_rate!r}; give a finite number above 0.")
+        _one_of("optimizer", self.optimizer, OPTIMIZER_AT_START)
         if not isinstance(self.hyperparameters, Mapping):
             raise ValueError(f"hyperparameters is {self.hyperparameters!r}; give an object of names and values.")
         object.__setattr__(self, "hyperparameters", asdict(self.objective()))
@@ -65,13 +53,118 @@ class RunConfig:
             said = f"A hyperparameter of {self.method} is too large; give numbers that a float holds."
             raise ValueError(said) from None
 
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run's numbers, with the papers' optimiser: Adam, cosine to 0, no weight decay.
+
+    ``stages``: what is trained one after the other; empty for a run of one stage, which ``method``, ``num_steps``,
+    ``epochs`` and ``hyperparameters`` then describe. With stages (dicts, or :class:`Stage`) these four give what a
+    stage leaves out, and afterwards say what the finished network is: the last stage's, and all epochs together.
+
+    ``width``: scales every channel count of the network. ``neuron``: fields of :class:`snn_probe.lif.Neuron`; None is
+    the network's own. ``train_examples``: the first so many of the training split (None: all). ``augment``: the data
+    set's augmentation of training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
+    precision of the forward pass in training (autocast); loss, penalty and weights are float32. ``channels_last``:
+    memory format of the convolutions, ``compile``: torch.compile of the training forward; both change numbers by
+    rounding only. ``batch_size`` counts all processes together.
+
+    Raises ValueError, one sentence, for anything unknown or out of range; whether the data set and the network exist
+    is known only where they are built, see :func:`snn_probe.system.network_of`.
+    """
+
+    method: str = "sdt"
+    dataset: str = "digits"
+    model: str = "tiny"
+    num_steps: int = 4
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    train_examples: int | None = None
+    augment: bool = False
+    seed: int = 0
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    width: float = 1.0
+    neuron: Mapping[str, Any] | None = None
+    image_size: int | None = None
+    classes: tuple[str, ...] | None = None
+    amp: str = "off"
+    channels_last: bool = False
+    compile: bool = False
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self):
+        flat = Stage(self.epochs, self.num_steps, self.method, self.hyperparameters)
+        self._set(stages=_stages(self.stages, flat))
+        last = self.stages[-1] if self.stages else flat
+        self._set(method=last.method, num_steps=last.num_steps, hyperparameters=last.hyperparameters)
+        self._set(epochs=sum(stage.epochs for stage in self.schedule()))
+        for name in ("dataset", "model"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give its name.")
+        _whole("batch_size", self.batch_size, low=1)
+        _whole("seed", self.seed, low=0)
+        for name in ("train_examples", "image_size"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), low=1)
+        for name in ("augment", "channels_last", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give true or false.")
+        for name in ("learning_rate", "width"):
+            _positive(name, getattr(self, name))
+        _one_of("amp", self.amp, AMP)
+        self._set(neuron=_neuron(self.neuron), classes=_classes(self.classes))
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def schedule(self) -> tuple[Stage, ...]:
+        """The stages, also where there is only one."""
+        return self.stages or (Stage(self.epochs, self.num_steps, self.method, self.hyperparameters),)
+
+    def stage_at(self, epoch: int) -> Stage:
+        """The stage that ``epoch`` (from 1) belongs to; of the untrained network (epoch 0) the first."""
+        for stage in self.schedule():
+            if epoch <= stage.epochs:
+                return stage
+            epoch -= stage.epochs
+        raise ValueError(f"The run has {self.epochs} epochs, so there is none {epoch} epochs later.")
+
+    def cosine_at(self, epoch: int) -> tuple[int, int]:
+        """Which epoch, from 0, of how many of its learning-rate cosine ``epoch`` is."""
+        lengths: list[int] = []
+        for stage in self.schedule():
+            if stage.optimizer == "continue":
+                lengths[-1] += stage.epochs
+            else:
+                lengths.append(stage.epochs)
+        done = epoch - 1
+        for length in lengths:
+            if done < length:
+                return done, length
+            done -= length
+        raise ValueError(f"epoch is {epoch}; give a whole number from 1 to {self.epochs}.")
+
+    def objective(self):
+        """The objective of the last stage."""
+        return self.schedule()[-1].objective()
+
+    def neuron_options(self) -> Neuron | None:
+        """The network's neuron; None for the network's own."""
+        return None if self.neuron is None else Neuron(**self.neuron)
+
     def run_name(self) -> str:
         """Default name of the run's folder."""
-        return f"{self.dataset}-{self.model}-{self.method}-seed{self.seed}"
+        methods = dict.fromkeys(stage.method for stage in self.schedule())
+        steps = dict.fromkeys(stage.num_steps for stage in self.schedule())
+        parts = [self.dataset, self.model, "+".join(methods)] + ["T" + "+".join(map(str, steps))] * (len(steps) > 1)
+        return "-".join([*parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dict; everything is written out, defaults included."""
-        return asdict(self)
+        plain = asdict(self)
+        return {**plain, "stages": list(plain["stages"]), "classes": self.classes and list(self.classes)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
@@ -79,7 +172,7 @@ class RunConfig:
         if not isinstance(plain, Mapping):
             raise ValueError(f"The configuration is {type(plain).__name__}; give a JSON object.")
         known = [f.name for f in fields(cls)]
-        unknown = sorted(set(plain) - set(known))
+        unknown = sorted(map(str, set(plain) - set(known)))
         if unknown:
             raise ValueError(
                 f"The configuration has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}."
@@ -93,6 +186,68 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
+def _stages(given: Any, flat: Stage) -> tuple[Stage, ...]:
+    """Stages with what they leave out taken from ``flat``; a single one is no sequence and becomes none."""
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"stages is {given!r}; give a list of stages.")
+    found = tuple(_stage(i, stage, flat) for i, stage in enumerate(given, 1))
+    if found and found[0].optimizer == "continue":
+        raise ValueError("Stage 1 has optimizer 'continue', but there is none before it; give 'restart'.")
+    if len(found) == 1:
+        raise ValueError("stages has one stage; give method, num_steps and epochs instead, or at least two stages.")
+    return found
+
+
+def _stage(number: int, given: Any, flat: Stage) -> Stage:
+    if isinstance(given, Stage):
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"Stage {number} is {given!r}; give an object with epochs, num_steps, method, ...")
+    known = [f.name for f in fields(Stage)]
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise ValueError(f"Stage {number} has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
+    if "epochs" not in given:
+        raise ValueError(f"Stage {number} does not say its epochs; give a whole number of at least 1.")
+    inherited: dict[str, Any] = {"num_steps": flat.num_steps, "method": flat.method}
+    if given.get("method", flat.method) == flat.method:
+        inherited["hyperparameters"] = flat.hyperparameters
+    try:
+        return Stage(**{**inherited, **given})
+    except ValueError as error:
+        raise ValueError(f"Stage {number}: {error}") from None
+
+
+def _neuron(given: Any) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise ValueError(f"neuron is {given!r}; give an object of names and values.")
+    known = [f.name for f in fields(Neuron)]
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise ValueError(f"neuron has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
+    return asdict(Neuron(**given))
+
+
+def _classes(given: Any) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = tuple(given) if isinstance(given, list | tuple) else ()
+    if len(names) < 2 or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"classes is {str(given)[:80]!r}; give a list of at least two different class names.")
+    return names
+
+
 def _whole(name: str, value: Any, *, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
+
+
+def _positive(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} is {value!r}; give a finite number above 0.")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")

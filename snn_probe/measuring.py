@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import pandas as pd
 
 from snn_probe.checkpoint import Checkpoint, build_model, load
 from snn_probe.data import batches
-from snn_probe.data import load as load_data
+from snn_probe.distributed import own_device
 from snn_probe.files import write_atomically
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
 from snn_probe.progress import Progress
 from snn_probe.results import Result, combine, save
 from snn_probe.slices import combine_slices
+from snn_probe.system import load_split
 
 DEFAULT_EXAMPLES = 512
 
@@ -54,6 +55,8 @@ def run(
     out: Path | None,
     no_figure: bool,
     as_json: bool,
+    data_root: Path | None,
+    device: str,
 ) -> list[Result]:
     """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure."""
     out = out or default_out(checkpoints)
@@ -63,7 +66,7 @@ def run(
     for wanted in measurements:
         for path, label in zip(checkpoints, labels(checkpoints), strict=True):
             written.append(out / f"{wanted.name}_{label}.json")
-            result = _measured(wanted, path, written[-1], split, num_examples, batch_size)
+            result = _measured(wanted, path, written[-1], split, num_examples, batch_size, data_root, device)
             found.setdefault(wanted.together or wanted.name, []).append(result)
             if not as_json:
                 source, said = result.source, wanted.lines(result)
@@ -83,30 +86,41 @@ def run(
 
 
 def _measured(
-    wanted: Measurement, path: Path, written: Path, split: str, num_examples: int | None, batch_size: int
+    wanted: Measurement,
+    path: Path,
+    written: Path,
+    split: str,
+    num_examples: int | None,
+    batch_size: int,
+    data_root: Path | None,
+    device: str,
 ) -> Result:
-    """The saved result of one measurement of one checkpoint."""
+    """The saved result of one measurement of one checkpoint, always in full precision."""
     checkpoint = load(path)
-    data, count = examples(checkpoint, split, num_examples)
+    data, count = examples(checkpoint, split, num_examples, data_root)
     shown = Progress(batches(data, batch_size), f"{wanted.name} {path.stem}")
-    found = wanted.measure(Job(path, checkpoint, build_model(checkpoint), shown, written))
+    model = build_model(checkpoint).to(own_device(device))
+    found = wanted.measure(Job(path, checkpoint, model, shown, written))
     settings = {**found.settings, "split": split, "num_examples": count}
-    result = replace(found, settings=settings, source={**checkpoint.card, "file": path.name})
+    source = {**checkpoint.card, "file": path.name, "stage": asdict(checkpoint.stage)}
+    result = replace(found, settings=settings, source=source)
     save(result, written)
     return result
 
 
-def examples(checkpoint: Checkpoint, split: str, num_examples: int | None) -> tuple[Any, int]:
+def examples(
+    checkpoint: Checkpoint, split: str, num_examples: int | None, data_root: Path | None = None
+) -> tuple[Any, int]:
     """The first ``num_examples`` of the split (512, or all if fewer), of the training split only what was trained on."""
-    config = checkpoint.config
-    data = load_data(config.dataset, split, num_steps=config.num_steps)
+    config, common = checkpoint.config, dict(stage=checkpoint.stage, data_root=data_root)
+    data = load_split(config, split, **common)
     most = len(data) if split != "train" or config.train_examples is None else config.train_examples
     wanted = min(DEFAULT_EXAMPLES, most) if num_examples is None else num_examples
     if wanted > most:
         raise ValueError(
             f"--num-examples is {wanted}, but the {split} split of this run has {most} examples; give at most that."
         )
-    return load_data(config.dataset, split, num_steps=config.num_steps, num_examples=wanted), wanted
+    return load_split(config, split, num_examples=wanted, **common), wanted
 
 
 def default_out(checkpoints: tuple[Path, ...]) -> Path:

@@ -30,7 +30,7 @@ class _Step(torch.autograd.Function):
             charged = potential + (current - (potential - reset)) / tau
         else:
             charged = potential - (potential - reset) / tau + current
-        spikes, surrogate = _fire(charged - neuron.v_threshold, neuron.surrogate_function)
+        spikes, surrogate = fire(charged - neuron.v_threshold, neuron.surrogate_function)
         if neuron.v_reset is None:
             after = charged - spikes * neuron.v_threshold
             through_time = torch.ones_like(charged) if neuron.detach_reset else 1.0 - neuron.v_threshold * surrogate
@@ -59,7 +59,7 @@ class _Step(torch.autograd.Function):
         return d_current, d_potential, None
 
 
-def _fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tensor]:
+def fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tensor]:
     """Spikes at ``distance`` = h - V_th, and the surrogate's derivative there."""
     with torch.enable_grad():
         leaf = distance.detach().requires_grad_()
@@ -74,7 +74,8 @@ def _forward(neuron: nn.Module, current: Tensor) -> Tensor:
     return spikes
 
 
-def _replaceable(module: nn.Module) -> bool:
+def replaceable(module: nn.Module) -> bool:
+    """True for plain LIFNode and IFNode whose only state is the potential."""
     from spikingjelly.activation_based import neuron
 
     return (
@@ -87,7 +88,7 @@ def _replaceable(module: nn.Module) -> bool:
 @contextmanager
 def first_order(model: nn.Module) -> Iterator[None]:
     """Within this context the model's single-step LIFNode and IFNode modules run as described above."""
-    replaced = [m for m in model.modules() if _replaceable(m) and m.step_mode == "s"]
+    replaced = [m for m in model.modules() if replaceable(m) and m.step_mode == "s"]
     try:
         for module in replaced:
             module.forward = partial(_forward, module)

@@ -17,6 +17,9 @@ def shared(command: Callable) -> Callable:
             click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1)),
             click.option("--out", type=click.Path(path_type=Path), help="Folder for results and figures.  [reports/<run>]"),
             click.option("--no-figure", is_flag=True, help="Write the results only."),
+            click.option("--data-root", envvar="SNNPROBE_DATA", type=click.Path(path_type=Path),
+                         help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]"),
+            click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; full precision."),
             click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table."),
         )
     ):  # fmt: skip
@@ -37,4 +40,4 @@ def objective_of(name: str, job: Any) -> Any:
     """The objective that ``--objective`` names, for this checkpoint."""
     from snn_probe.objectives import OBJECTIVES
 
-    return job.checkpoint.config.objective() if name == "own" else OBJECTIVES[name]()
+    return job.checkpoint.stage.objective() if name == "own" else OBJECTIVES[name]()

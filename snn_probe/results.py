@@ -149,7 +149,9 @@ def environment(**extra: object) -> dict:
 def _identity(source: dict) -> dict:
     """The identifying values that a source states, None for the others."""
     config = source.get("config")
+    stage = source.get("stage")  # of training: its T is the one the network was measured with
     stated = {**(config if isinstance(config, dict) else {}), "checkpoint": source.get("kind")}
+    stated |= {"num_steps": stage.get("num_steps")} if isinstance(stage, dict) else {}
     stated |= {name: source.get(name) for name in ("run", "epoch")}
     kinds = {name: Integral if name in _INTEGERS else str for name in IDENTIFYING}
     return {name: stated.get(name) if isinstance(stated.get(name), kind) else None for name, kind in kinds.items()}

@@ -91,7 +91,7 @@ class RunFolder:
                 state = torch.load(self.resume, map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
                 raise ValueError(f"its format is not {RESUME_FORMAT!r}")
-            if not {"plain", "model", "optimizer", "random"} <= set(state):
+            if not {"plain", "model", "optimizer", "scaler"} <= set(state):
                 raise ValueError("it is not complete")
             return {**state, "plain": json.loads(state["plain"])}
         except Exception as error:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from snn_probe import sharing
 from snn_probe.neurons import first_order
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -27,10 +28,8 @@ class SpikingJellyModel(nn.Module):
         with _at_rest(self.net):
             if self.num_steps is None:
                 return self.net(_time_first(inputs))
-            shared, rest = self._split()
-            x = inputs.unsqueeze(0)
-            for layer in shared:
-                x = layer(x)
+            shared, rest = sharing.split(self.net)
+            x = sharing.once(shared, inputs.unsqueeze(0), self.num_steps)
             x = x.expand(self.num_steps, *x.shape[1:])
             for layer in rest:
                 x = layer(x)
@@ -45,10 +44,8 @@ class SpikingJellyModel(nn.Module):
         with _at_rest(self.net), _single_step(self.net), first_order(self.net):
             if self.num_steps is None:
                 return tuple(self.net(x) for x in _time_first(inputs))
-            shared, rest = self._split()
-            x = inputs
-            for layer in shared:
-                x = layer(x)
+            shared, rest = sharing.split(self.net)
+            x = sharing.once(shared, inputs, self.num_steps)
             logits = []
             for _ in range(self.num_steps):
                 y = x
@@ -57,28 +54,14 @@ class SpikingJellyModel(nn.Module):
                 logits.append(y)
             return tuple(logits)
 
-    def _split(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        """Leading layers that see the same image at every step and so are computed once; and the others.
-
-        Known only for an ``nn.Sequential``; a batch norm in training mode is not shared, because its running variance
-        depends on how many values it saw.
-        """
-        if type(self.net) is not nn.Sequential:
-            return [], [self.net]
-        layers = list(self.net)
-        for i, layer in enumerate(layers):
-            if not _is_shareable(layer):
-                return layers[:i], layers[i:]
-        return layers, []
-
 
 def from_spikingjelly(net: nn.Module, num_steps: int | None = None) -> nn.Module:
     """Wrap a SpikingJelly network so that ``model(inputs)`` gives logits (T, N, C) from rest.
 
     ``num_steps=T``: inputs are static images (N, C, H, W), shown T times (direct encoding); in an ``nn.Sequential`` the
-    layers before the first spiking one are computed once, not T times. ``num_steps=None``: inputs are streams
-    (N, T, ...), whose time axis is moved first. The network is put in multi-step mode here and reset before and after
-    each forward. Raises ValueError for T < 1 and for a network with a layer that has no multi-step mode.
+    layers before the first spiking one are computed once, not T times, in training too. ``num_steps=None``: inputs are
+    streams (N, T, ...), whose time axis is moved first. The network is put in multi-step mode here and reset before and
+    after each forward. Raises ValueError for T < 1 and for a network with a layer that has no multi-step mode.
     """
     from spikingjelly.activation_based import base, functional
 
@@ -279,12 +262,3 @@ def _single_step(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.step_mode = mode
-
-
-def _is_shareable(module: nn.Module) -> bool:
-    """True for stateless SpikingJelly layers whose result at one timestep does not depend on the other timesteps."""
-    from spikingjelly.activation_based import layer
-
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return type(module) in (layer.BatchNorm1d, layer.BatchNorm2d, layer.BatchNorm3d) and not module.training
-    return type(module) in (layer.Conv1d, layer.Conv2d, layer.Conv3d, layer.AvgPool2d, layer.MaxPool2d)

@@ -5,6 +5,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["MKL_NUM_THREADS"] = "1"
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)

@@ -17,16 +17,15 @@ from snn_probe.checkpoint import (
     FORMAT,
     Checkpoint,
     build_model,
-    build_network,
     load,
     make_checkpoint,
-    network_of,
     save,
     weights_digest,
 )
 from snn_probe.config import RunConfig
 from snn_probe.data import DATASETS
 from snn_probe.data import load as load_data
+from snn_probe.system import build_network, network_of
 
 CONFIGS = {
     "digits": RunConfig(method="trt", num_steps=3, seed=5, hyperparameters={"decay": 0.5}),
@@ -237,7 +236,7 @@ def test_sizes_that_do_not_fit_are_noticed_before_memory_is_taken(path, good, mo
     ("changed", "said"),
     [
         ({"model": "resnet1000"}, "model is 'resnet1000'; give one of 'tiny'"),
-        ({"dataset": "imagenet"}, "dataset is 'imagenet'; give one of 'digits', 'event-digits'."),
+        ({"dataset": "mnist"}, "dataset is 'mnist'; give one of 'digits', 'event-digits', "),
     ],
 )
 def test_unknown_network_or_data_set_is_refused(changed, said):
@@ -252,7 +251,7 @@ def test_unknown_network_in_a_card_is_refused(path, good):
         build_model(load(path))
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"imagenet", "image-folder"}))
 def test_network_is_told_the_shape_of_its_data(name):
     info = DATASETS[name]
     assert network_of(RunConfig(dataset=name)) == {

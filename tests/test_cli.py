@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pandas as pd
@@ -22,7 +23,7 @@ from snn_probe import checkpoint as checkpoints
 from snn_probe import results
 from snn_probe.checkpoint import build_model, load
 from snn_probe.cli import main
-from snn_probe.data import batches
+from snn_probe.data import DATASETS, batches
 from snn_probe.data import load as load_data
 from snn_probe.probes import fisher_trace
 from snn_probe.progress import Progress
@@ -112,7 +113,7 @@ def test_fisher_of_the_command_is_that_of_the_function(trained, measured):
     found = results.load(measured.folder / "fisher_last.json")
     pd.testing.assert_frame_equal(found.table, expected.table)
     assert found.settings == {**expected.settings, "split": "train", "num_examples": 12}
-    assert found.source == {**checkpoint.card, "file": "last.pt"}
+    assert found.source == {**checkpoint.card, "file": "last.pt", "stage": asdict(checkpoint.stage)}
 
 
 def test_options_reach_the_probe(trained, tmp_path):
@@ -149,6 +150,14 @@ def test_training_options_reach_the_configuration(trained):
             "mse_weight": 0.05,
             "penalize": "non_bias",
         },
+        "width": 1.0,
+        "neuron": None,
+        "image_size": None,
+        "classes": None,
+        "amp": "off",
+        "channels_last": False,
+        "compile": False,
+        "stages": [],
     }
     assert load(trained.events_last).config.augment is True
     assert sorted(os.listdir(trained.trt / "checkpoints")) == ["best.pt", "epoch_0001.pt", "epoch_0002.pt", "last.pt"]
@@ -382,7 +391,7 @@ def test_a_damaged_configuration_is_a_failure_and_not_wrong_usage(tmp_path):
 
 WRONG_USAGE = {
     ("train", "--method", "sgd"): "method is 'sgd'; give one of 'sdt', 'tet', 'trt'.",
-    ("train", "--dataset", "mnist"): "dataset is 'mnist'; give one of 'digits', 'event-digits'.",
+    ("train", "--dataset", "mnist"): f"dataset is 'mnist'; give one of {', '.join(map(repr, DATASETS))}.",
     ("train", "--num-steps", 0): "num_steps is 0; give a whole number of at least 1.",
     ("train", "--epochs", -1): "epochs is -1; give a whole number of at least 1.",
     ("train", "--batch-size", 0): "batch_size is 0; give a whole number of at least 1.",

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from snn_probe.config import RunConfig, derived_seed
+from snn_probe.config import RunConfig, Stage, derived_seed
 from snn_probe.objectives import TET, TRT
 
 NOT_WHOLE = [0, -1, 1.5, 4.0, True, "4", None, math.nan, math.inf, [4]]
@@ -154,6 +154,14 @@ def test_plain_dict_writes_every_field_out_defaults_included():
             "mse_weight": 0.05,
             "penalize": "non_bias",
         },
+        "width": 1.0,
+        "neuron": None,
+        "image_size": None,
+        "classes": None,
+        "amp": "off",
+        "channels_last": False,
+        "compile": False,
+        "stages": [],
     }
 
 
@@ -165,7 +173,8 @@ def test_what_a_dict_leaves_out_is_the_default():
 def test_unknown_keys_are_refused():
     said = (
         "The configuration has unknown keys lr, method_; allowed are method, dataset, model, num_steps, epochs, "
-        "batch_size, learning_rate, train_examples, augment, seed, hyperparameters."
+        "batch_size, learning_rate, train_examples, augment, seed, hyperparameters, width, neuron, image_size, classes, "
+        "amp, channels_last, compile, stages."
     )
     with pytest.raises(ValueError, match=sentence(said)):
         RunConfig.from_dict({"method_": "sdt", "lr": 0.1, "seed": 1})
@@ -207,3 +216,107 @@ def test_derived_seeds_are_distinct_per_purpose_and_seed():
     assert len(set(found)) == 200
     assert all(0 <= seed < 2**63 for seed in found)  # what torch.Generator takes
     assert derived_seed(7, "order") == derived_seed(7, "order")
+
+
+# --- stages ---
+
+TIT = RunConfig(
+    method="tet", num_steps=6, hyperparameters={"mse_weight": 0.2}, stages=[{"epochs": 3, "num_steps": 2}, {"epochs": 2}]
+)
+SWITCH = RunConfig(
+    method="trt",
+    hyperparameters={"decay": 0.5},
+    stages=[{"epochs": 2, "method": "sdt"}, {"epochs": 4, "optimizer": "continue"}, {"epochs": 1}],
+)
+
+
+def test_a_stage_takes_what_it_leaves_out_from_the_run():
+    tet = {"mse_weight": 0.2, "mse_target": 1.0}
+    assert TIT.stages == (Stage(3, 2, "tet", tet), Stage(2, 6, "tet", tet))
+    assert [stage.hyperparameters for stage in SWITCH.stages][0] == {}  # another method's are no concern of it
+    assert SWITCH.stages[1].hyperparameters["decay"] == 0.5
+
+
+def test_a_run_of_stages_is_called_after_what_it_ends_as():
+    assert (TIT.epochs, TIT.num_steps, TIT.method) == (5, 6, "tet")
+    config = RunConfig(num_steps=8, stages=[{"epochs": 1, "method": "tet"}, {"epochs": 2, "num_steps": 3}])
+    assert (config.epochs, config.num_steps, config.method, config.hyperparameters) == (3, 3, "sdt", {})
+    assert TIT.run_name() == "digits-tiny-tet-T2+6-seed0" and SWITCH.run_name() == "digits-tiny-sdt+trt-seed0"
+
+
+@pytest.mark.parametrize("config", [TIT, SWITCH], ids=["tit", "switch"])
+def test_stages_survive_json(config):
+    plain = json.loads(json.dumps(config.to_dict(), allow_nan=False))
+    assert plain == config.to_dict() and RunConfig.from_dict(plain) == config
+
+
+def test_which_stage_an_epoch_belongs_to():
+    found = [SWITCH.stages.index(SWITCH.stage_at(epoch)) for epoch in range(8)]
+    assert found == [0, 0, 0, 1, 1, 1, 1, 2]
+    assert RunConfig(epochs=2).stage_at(2) == Stage(2)
+    with pytest.raises(ValueError, match=r"^The run has 7 epochs, so there is none 1 epochs later\.$"):
+        SWITCH.stage_at(8)
+
+
+def test_a_stage_that_continues_stretches_the_cosine():
+    assert [SWITCH.cosine_at(epoch) for epoch in range(1, 8)] == [*((i, 6) for i in range(6)), (0, 1)]
+    assert [TIT.cosine_at(epoch) for epoch in range(1, 6)] == [(0, 3), (1, 3), (2, 3), (0, 2), (1, 2)]
+    with pytest.raises(ValueError, match=r"^epoch is 8; give a whole number from 1 to 7\.$"):
+        SWITCH.cosine_at(8)
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([{"epochs": 3}], "stages has one stage; give method, num_steps and epochs instead, or at least two stages."),
+        (5, "stages is 5; give a list of stages."),
+        ([{"epochs": 1}, 3], "Stage 2 is 3; give an object with epochs, num_steps, method, ..."),
+        ([{"num_steps": 1}, {"epochs": 1}], "Stage 1 does not say its epochs; give a whole number of at least 1."),
+        ([{"epochs": 1}, {"epochs": 0}], "Stage 2: epochs is 0; give a whole number of at least 1."),
+        ([{"epochs": 1}, {"epochs": 1, "T": 2}],
+         "Stage 2 has unknown keys T; allowed are epochs, num_steps, method, hyperparameters, optimizer."),
+        ([{"epochs": 1, "optimizer": "continue"}, {"epochs": 1}],
+         "Stage 1 has optimizer 'continue', but there is none before it; give 'restart'."),
+        ([{"epochs": 1}, {"epochs": 1, "optimizer": "keep"}],
+         "Stage 2: optimizer is 'keep'; give one of 'restart', 'continue'."),
+        ([{"epochs": 1}, {"epochs": 1, "hyperparameters": {"decay": 1}}],
+         "Stage 2: sdt has no hyperparameter 'decay'; it has none."),
+    ],
+)  # fmt: skip
+def test_impossible_stages_are_refused(stages, said):
+    with pytest.raises(ValueError, match=sentence(said)):
+        RunConfig(stages=stages)
+
+
+# --- network, precision, classes ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"width": 0}, "width is 0; give a finite number above 0."),
+        ({"amp": "half"}, "amp is 'half'; give one of 'off', 'bf16', 'fp16'."),
+        ({"channels_last": 1}, "channels_last is 1; give true or false."),
+        ({"compile": "no"}, "compile is 'no'; give true or false."),
+        ({"image_size": 0}, "image_size is 0; give a whole number of at least 1."),
+        ({"neuron": "LIF"}, "neuron is 'LIF'; give an object of names and values."),
+        ({"neuron": {"tau": 2.0}}, "neuron has unknown keys tau; allowed are leak, scale_input, threshold, reset, "
+                                   "detach_reset, surrogate, sharpness."),
+        ({"neuron": {"leak": 2}}, "leak is 2; give a number from 0 (no memory) to 1 (integrate-and-fire)."),
+        ({"classes": ["cat"]}, "classes is \"['cat']\"; give a list of at least two different class names."),
+        ({"classes": ["cat", "cat"]}, "classes is \"['cat', 'cat']\"; give a list of at least two different class names."),
+    ],
+)  # fmt: skip
+def test_impossible_systems_are_refused(changed, said):
+    with pytest.raises(ValueError, match=sentence(said)):
+        RunConfig(**changed)
+
+
+def test_the_neuron_is_written_out_in_full():
+    config = RunConfig(neuron={"leak": 0.25}, classes=["a", "b"])
+    assert config.to_dict()["neuron"] == {
+        "leak": 0.25, "scale_input": False, "threshold": 1.0, "reset": "hard", "detach_reset": False,
+        "surrogate": "triangle", "sharpness": None,
+    }  # fmt: skip
+    assert config.neuron_options().leak == 0.25 and RunConfig().neuron_options() is None
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

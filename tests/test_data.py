@@ -1,4 +1,4 @@
-"""Data: fixed splits, the simulated event camera against physics and hand calculation, shifts against a slow loop."""
+"""Data: fixed splits, the simulated event camera against physics and hand calculation."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
 from snn_probe.data import DATASETS, SPLITS, Split, batches, digits, events, load
-from snn_probe.data.augment import random_shift
 
 STEPS = {"digits": None, "event-digits": 4}
 SIZES = {"train": 1258, "validation": 179, "test": 360}
@@ -32,7 +31,7 @@ def sentence(text):
 # --- load ---
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("split", SPLITS)
 def test_loaded_split_is_as_described(name, split):
     info, data = DATASETS[name], load(name, split, num_steps=STEPS[name])
@@ -51,7 +50,7 @@ def test_records_are_frozen():
         load("digits", "test").inputs = None
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("num_examples", [None, 10])
 def test_writing_into_loaded_tensors_changes_no_later_load(name, num_examples):
     first = load(name, "validation", num_steps=STEPS[name], num_examples=num_examples)
@@ -62,7 +61,7 @@ def test_writing_into_loaded_tensors_changes_no_later_load(name, num_examples):
     assert torch.equal(again.inputs, inputs) and torch.equal(again.labels, labels)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", STEPS)
 def test_num_examples_takes_the_first(name):
     whole, some = (load(name, "test", num_steps=STEPS[name], num_examples=n) for n in (None, 25))
     assert torch.equal(some.inputs, whole.inputs[:25]) and torch.equal(some.labels, whole.labels[:25])
@@ -72,7 +71,11 @@ def test_num_examples_takes_the_first(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnist"}, "name is 'mnist', which is no data set here; choose one of digits, event-digits."),
+        (
+            {"name": "mnist"},
+            "name is 'mnist', which is no data set here; choose one of digits, event-digits, "
+            "cifar10, cifar100, imagenet, image-folder, cifar10-dvs, n-caltech101, dvs128-gesture, n-mnist.",
+        ),
         (
             {"split": "valid"},
             "split is 'valid', which digits does not have; choose one of train, validation, test.",
@@ -249,46 +252,3 @@ def test_evidence_arrives_over_time():
     assert everything >= 0.93
     assert first <= everything - 0.10
     assert first < half < everything
-
-
-# --- augment ---
-
-
-@pytest.mark.parametrize("shape", [(9, 2, 5, 6), (9, 3, 2, 5, 6)])
-@pytest.mark.parametrize("max_shift", [0, 1, 4, 7])
-def test_random_shift_is_a_loop_over_examples(shape, max_shift):
-    inputs = torch.rand(shape) + 1
-    moved = random_shift(inputs, max_shift=max_shift, generator=torch.Generator().manual_seed(3))
-    drawn = torch.randint(-max_shift, max_shift + 1, (9, 2), generator=torch.Generator().manual_seed(3))
-    expected = torch.zeros(shape)
-    for n, (down, right) in enumerate(drawn.tolist()):
-        for r in range(5):
-            for c in range(6):
-                if 0 <= r - down < 5 and 0 <= c - right < 6:
-                    expected[n, ..., r, c] = inputs[n, ..., r - down, c - right]
-    assert torch.equal(moved, expected) and moved.data_ptr() != inputs.data_ptr()
-
-
-def test_random_shift_draws_every_shift_alike_and_from_its_generator_only():
-    spot = torch.zeros(5000, 1, 9, 9)
-    spot[:, :, 4, 4] = 1
-    state = torch.get_rng_state()
-    generator = torch.Generator().manual_seed(0)
-    moved = random_shift(spot, max_shift=2, generator=generator)
-    assert torch.equal(torch.get_rng_state(), state) and spot[:, 0, 4, 4].all()
-    counts = moved.sum(dim=(0, 1))
-    assert counts.sum() == 5000 and counts[2:7, 2:7].sum() == 5000
-    assert (counts[2:7, 2:7] - 200).abs().max() < 4 * (200 * 24 / 25) ** 0.5  # binomial, 25 places
-    assert not torch.equal(random_shift(spot, max_shift=2, generator=generator), moved)
-    again = random_shift(spot, max_shift=2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(again, moved)
-
-
-def test_random_shift_refuses():
-    generator = torch.Generator()
-    message = "inputs has shape (3, 8, 8), which is no batch of images or frames; give (N, C, H, W) or (N, T, C, H, W)."
-    with pytest.raises(ValueError, match=sentence(message)):
-        random_shift(torch.zeros(3, 8, 8), max_shift=1, generator=generator)
-    message = "max_shift is -1, but it is a distance in pixels; give a whole number from 0 up."
-    with pytest.raises(ValueError, match=sentence(message)):
-        random_shift(torch.zeros(3, 1, 8, 8), max_shift=-1, generator=generator)

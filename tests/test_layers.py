@@ -13,11 +13,13 @@ ROOT = Path(snn_probe.__file__).parent
 LAYERS = {
     "temporal": 0, "neurons": 0, "forward_only": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
     "progress": 0, "slices": 0, "flatness": 0, "data": 1, "models": 1, "probes": 1, "figures": 1, "config": 1,
-    "figure_style": 0,
+    "figure_style": 0, "lif": 0, "multistep_neurons": 0, "sharing": 0, "distributed": 0, "evaluation": 1, "presets": 1,
+    "system": 2, "training_step": 2, "training_state": 3, "train_command": 4, "data_command": 4,
     "run_folder": 1, "landscape_figures": 1, "landscape_panels": 1, "time_figures": 1, "curvature_figures": 1, "gallery": 2, "checkpoint": 2,
     "show": 3, "training": 3, "measuring": 3, "probe_options": 4, "landscape_command": 4, "probe_commands": 4, "cli": 5, "__main__": 6, "__init__": -1,
 }  # fmt: skip
-SAME_LAYER = {("temporal", "neurons"), ("results", "files"), ("centroid", "results"), ("slices", "results"),
+SAME_LAYER = {("multistep_neurons", "neurons"), ("checkpoint", "system"), ("training", "training_state"),
+              ("temporal", "sharing"), ("temporal", "neurons"), ("results", "files"), ("centroid", "results"), ("slices", "results"),
               ("flatness", "slices"), ("landscape_panels", "landscape_figures"), ("landscape_command", "probe_options"),
               ("probe_commands", "probe_options"), ("probe_commands", "landscape_command")}  # within a layer, without a circle  # fmt: skip
 

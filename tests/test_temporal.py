@@ -38,7 +38,10 @@ BROKEN = {
     "examples": (lambda m, z, x: z[:, :2], r"logits \(3, 2, 4\) for 5 examples, not \(T, 5, C\); the second axis must"),
     "classes": (lambda m, z, x: z[..., :1], r"returned 1 logits per example where at least 2 classes"),
     "state": (lambda m, z, x: z + m.calls, r"state is carried over between calls; reset it at the start of forward"),
-    "noise": (lambda m, z, x: z + torch.randn_like(z), r"depend on the random state even in eval mode; remove the noise"),
+    "noise": (
+        lambda m, z, x: z + torch.randn_like(z),
+        r"depend on the random state even in eval mode; remove the noise",
+    ),
     "detached": (lambda m, z, x: z.detach(), r"No gradient reaches any trainable parameter from the logits"),
     "hard": (lambda m, z, x: (z > 0).float(), r"No gradient reaches any trainable parameter from the logits"),
 }
@@ -128,13 +131,71 @@ def test_training_through_the_shared_first_layers_changes_nothing():
     assert all(torch.allclose(a.double(), b.double(), rtol=1e-10, atol=1e-14) for a, b in zip(*found, strict=True))
 
 
+def stem(momentum=0.1, tracked=True):
+    """Two batch norms and a pool before the first neuron."""
+    torch.manual_seed(0)
+    norms = [layer.BatchNorm2d(c, momentum=momentum, track_running_stats=tracked) for c in (3, 4)]
+    net = nn.Sequential(
+        layer.Conv2d(2, 3, 3, bias=False),
+        norms[0],
+        layer.Conv2d(3, 4, 3, stride=2),
+        norms[1],
+        layer.AvgPool2d(2),
+        networks.lif(),
+        layer.Flatten(),
+        layer.Linear(4, 5),
+    )
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 2.0)
+        nn.init.normal_(norm.bias, 0.8, 0.3)
+    return from_spikingjelly(net, num_steps=4).double().train()
+
+
+@pytest.mark.parametrize("num_examples", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.6}, {"momentum": None}, {"momentum": 1.0}, {"tracked": False}])
+def test_batch_norms_computed_once_in_training_are_those_of_the_copies(options, num_examples):
+    """Logits, gradients and running statistics of three training steps, to rounding."""
+    found = []
+    for share in (True, False):
+        model, seen = stem(**options), []
+        for step in range(3):
+            x, y = networks.examples(num_examples, 4, seed=step)
+            functional.reset_net(model.net)
+            logits = model(x) if share else model.net(x.unsqueeze(0).repeat(4, 1, 1, 1, 1))
+            loss = nn.functional.cross_entropy(logits.mean(0), y)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            seen += [logits, *gradients, *(b.double().clone() for b in model.buffers())]
+            with torch.no_grad():
+                for p, g in zip(model.parameters(), gradients, strict=True):
+                    p -= 0.1 * g
+        found.append(seen)
+    assert len(found[0]) == 3 * (1 + 9 + (6 if options.get("tracked", True) else 0))
+    assert all(a.abs().sum() > 0 for a in found[0][1:3])
+    assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-14) for a, b in zip(*found, strict=True))
+
+
+def test_a_batch_norm_of_one_value_per_channel_is_that_of_its_copies():
+    """It has no unbiased variance of its own; T copies of it have."""
+    found = []
+    for share in (True, False):
+        torch.manual_seed(0)
+        model = from_spikingjelly(nn.Sequential(layer.BatchNorm1d(6), networks.lif(), layer.Linear(6, 4)), 3).double()
+        nn.init.normal_(model.net[0].bias, 1.0)
+        x = X[:1, 0].double()
+        logits = model(x) if share else model.net(x.repeat(3, 1, 1))
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad for p in model.parameters()), *(b.double() for b in model.buffers())])
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-14) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_first_convolution_sees_a_static_image_once(training):
+def test_layers_before_the_first_neuron_see_a_static_image_once(training):
     model = build("tiny", input_shape=(1, 8, 8), num_classes=10, num_steps=6).train(training)
     seen = []
-    model.net[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    for first in model.net[:3]:
+        first.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     model(torch.rand(3, 1, 8, 8))
-    assert seen == [(1, 3, 1, 8, 8)]
+    assert seen == [(1, 3, 1, 8, 8), (1, 3, 32, 8, 8), (6, 3, 32, 8, 8)]
 
 
 def test_no_graph_or_state_is_left_behind():
@@ -150,7 +211,7 @@ def test_bad_num_steps(num_steps):
 
 
 def test_bad_networks_and_streams():
-    with pytest.raises(ValueError, match="net is str; give a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"net is str; give a torch\.nn\.Module"):
         from_spikingjelly("net")
 
     class OnlySingle(nn.Identity, base.SingleStepModule):

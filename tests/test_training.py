@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snn_probe import training
-from snn_probe.checkpoint import build_model, build_network, load, network_of, weights_digest
+from snn_probe import training, training_state
+from snn_probe.checkpoint import build_model, load, weights_digest
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import batches
 from snn_probe.data import load as load_data
-from snn_probe.data.augment import random_shift
 from snn_probe.models import MODELS
 from snn_probe.objectives import OBJECTIVES, SDT, TET, TRT
 from snn_probe.parameters import trainable
+from snn_probe.system import build_network, load_split, network_of
 from snn_probe.temporal import from_spikingjelly
 from snn_probe.training import Evaluation, TrainingDiverged, evaluate, train
+from snn_probe.training_step import TrainingStep
 
 # Three steps an epoch, the last one short; a rate at which four epochs change every layer.
 SMALL = RunConfig(num_steps=2, epochs=4, batch_size=16, train_examples=40, learning_rate=0.01)
@@ -124,15 +125,15 @@ def test_two_epochs_are_those_of_a_plain_loop(config):
     data = load_data(config.dataset, "train", num_steps=config.num_steps, num_examples=40)
     model = build_network(config, network_of(config)).train()
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    generator = torch.Generator().manual_seed(derived_seed(config.seed, "order"))
-    shifts = torch.Generator().manual_seed(derived_seed(config.seed, "augmentation"))
     for epoch, rate in enumerate((0.01, 0.005)):  # half a cosine period over two epochs: 1, 1/2 (and then 0)
-        order = torch.randperm(40, generator=generator)
+        seeds = [derived_seed(config.seed, f"{purpose} of epoch {epoch + 1}") for purpose in ("order", "augmentation")]
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(seeds[0]))
         losses, plain, hits, norms = 0.0, 0.0, 0, []
         for chosen in (order[:16], order[16:32], order[32:]):
             adam.param_groups[0]["lr"] = rate
-            inputs = data.inputs[chosen]
-            logits = model(random_shift(inputs, max_shift=1, generator=shifts) if config.augment else inputs)
+            (inputs, _), = data.feed([chosen], augment_seed=seeds[1] if config.augment else None)
+            assert torch.equal(inputs, data.inputs[chosen]) != config.augment
+            logits = model(inputs)
             loss = config.objective()(logits, data.labels[chosen], dict(model.named_parameters()))
             adam.zero_grad()
             loss.backward()
@@ -229,14 +230,11 @@ def watch(config, monkeypatch):
         model.register_forward_pre_hook(note)
         return model
 
-    def objective(self):
-        plain = OBJECTIVES[self.method](**self.hyperparameters)
+    plain = TrainingStep.__call__
 
-        def noting(logits, labels, params):
-            seen.labels[-1].append(labels.clone())
-            return plain(logits, labels, params)
-
-        return noting
+    def watched_step(self, inputs, labels, *arguments, **options):
+        seen.labels[-1].append(labels.clone())
+        return plain(self, inputs, labels, *arguments, **options)
 
     def begin_epoch(steps, label):
         seen.inputs.append([])
@@ -244,9 +242,9 @@ def watch(config, monkeypatch):
         return steps
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_network", watched_network)
+        patch.setattr(training_state, "build_network", watched_network)
+        patch.setattr(TrainingStep, "__call__", watched_step)
         epochs = train(config, progress=begin_epoch)
-        patch.setattr(RunConfig, "objective", objective)
         patch.setattr(training, "make_checkpoint", lambda *arguments, **card: None)
         list(epochs)
     seen.inputs = [torch.cat(epoch) for epoch in seen.inputs]
@@ -350,11 +348,11 @@ def test_two_and_two_epochs_equal_four_bit_for_bit(tmp_path, name, threads):
     assert_same_run(unbroken, broken)
 
 
-def noisy(*, input_shape, num_classes):
+def noisy(*, input_shape, num_classes, width, neuron):
     """A network that draws random numbers in training."""
     from spikingjelly.activation_based import layer
 
-    layers = list(MODELS["tiny"](input_shape=input_shape, num_classes=num_classes))
+    layers = list(MODELS["tiny"](input_shape=input_shape, num_classes=num_classes, width=width, neuron=neuron))
     return nn.Sequential(*layers[:4], layer.Dropout(0.5), *layers[4:])
 
 
@@ -568,7 +566,7 @@ def test_best_is_the_best_on_validation_also_across_a_break(
         ({}, {"save_epochs": [5, 1]}, r"^save_epochs is \[1, 5\]; give whole numbers from 1 to epochs, which is 4\.$"),
         ({}, {"save_epochs": [1.5]}, r"^save_epochs is \[1\.5\]; give whole numbers from 1 to epochs, which is 4\.$"),
         ({}, {"save_epochs": [True]}, r"^save_epochs is \[True\]; give whole numbers from 1 to epochs, which is 4\.$"),
-        ({"dataset": "mnist"}, {}, r"^dataset is 'mnist'; give one of 'digits', 'event-digits'\.$"),
+        ({"dataset": "mnist"}, {}, r"^dataset is 'mnist'; give one of 'digits', 'event-digits', 'cifar10', 'cifar100', 'imagenet', 'image-folder', 'cifar10-dvs', 'n-caltech101', 'dvs128-gesture', 'n-mnist'\.$"),
         ({"model": "vgg"}, {}, r"^model is 'vgg'; give one of 'tiny'"),
         ({"train_examples": 5000}, {}, r"^num_examples is 5000, but the train split of digits has 1258 examples; give"),
         ({"dataset": "event-digits", "num_steps": 9999}, {}, r"num_steps is 9999.*; "),
@@ -727,12 +725,12 @@ def test_a_weight_that_is_not_finite_after_an_epoch_is_not_saved(tmp_path, adam_
 
 
 def test_inputs_that_are_not_finite_are_noticed(tmp_path, monkeypatch, adam_steps):
-    def spoilt(name, split, **options):
-        data = load_data(name, split, **options)
+    def spoilt(config, split, **options):
+        data = load_split(config, split, **options)
         data.inputs[7] = math.nan
         return data
 
-    monkeypatch.setattr(training, "load", spoilt)
+    monkeypatch.setattr(training, "load_split", spoilt)
     with pytest.raises(
         TrainingDiverged, match=r"^the gradient of 'net\.bn1\.bias' is not finite in epoch 1, step [123];"
     ):
@@ -913,7 +911,7 @@ def test_a_run_computes_the_first_convolution_once_per_example(monkeypatch):
             model.net.get_submodule(name).register_forward_hook(note)
         return model
 
-    monkeypatch.setattr(training, "build_network", watched_network)
+    monkeypatch.setattr(training_state, "build_network", watched_network)
     finished(replace(SMALL, epochs=1, num_steps=3))
     examples = 40 + 179 + 360
     assert counted == {"conv1": examples, "conv2": 3 * examples}

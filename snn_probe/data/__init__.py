@@ -1,129 +1,130 @@
-"""Data sets by name: `load("digits", "train")` gives inputs and labels as tensors in memory.
+"""Data sets by name: `load("digits", "train")` gives a split, `describe` what a network must know of it.
 
->>> split = load("event-digits", "test", num_steps=4, num_examples=100)
->>> for inputs, labels in batches(split, batch_size=32): ...
+>>> split = load("cifar10", "train", root="/data", num_examples=1000)
+>>> for inputs, labels in batches(split, batch_size=32): ...                       # for probes: in order, unchanged
+>>> for inputs, labels in split.feed(order, augment_seed=7, device="cuda"): ...    # for training
 
-Both sets are made from digits that come with scikit-learn, so nothing is downloaded.
-Symbols: N examples, T timesteps (frames), C channels, H rows, W columns.
+Two sets are made from digits that come with scikit-learn; the others lie below a data root, in the form in which they
+are published. Nothing is downloaded unless it is asked for. Every set has the splits train, validation and test:
+validation is cut from train by a fixed seed, test is the official one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
+from . import digits, events, neuromorphic, sources
+from .augment import Shift
+from .catalog import DATASETS, EMBEDDED, FOLDERS, DatasetInfo
+from .examples import Batches, Examples, Split, batches
+from .folders import read_classes
+from .places import data_root, find_or_download
 
-from . import digits, events
-
-__all__ = ["DATASETS", "SPLITS", "Batches", "DatasetInfo", "Split", "batches", "load"]
+__all__ = [
+    "DATASETS", "SPLITS", "Batches", "DatasetInfo", "Examples", "Split", "batches", "describe", "fetch", "load",
+    "read_classes",
+]  # fmt: skip
 
 SPLITS = digits.SPLITS
+MAX_SHIFT = 1  # pixels, on 8x8 digits and 16x16 event frames
+MAX_SIZE = 1024  # pixels on a side
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a network must know of a data set before it sees any of it.
+def describe(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> DatasetInfo:
+    """The data set as it will be loaded: its input shape, classes and kind.
 
-    `input_shape` is (C, H, W), for event streams the shape of one frame. `temporal` is True for event streams,
-    whose inputs are (N, T, C, H, W), and False for static images, (N, C, H, W). `classes[k]` is the name of label k.
+    The classes of `imagenet` and `image-folder` are the folders below `root` (default: the environment variable
+    SNNPROBE_DATA), or those of them that `classes` names, in that order; other sets are not looked for on the disk.
+    `image_size` is the side of the square images or frames; the default is the set's own, for `image-folder` the
+    shorter side of the first training image, 224 at most.
+
+    Raises ValueError for an unknown `name`, an `image_size` beyond 1..1024 or for the two embedded sets, `classes` for
+    a set whose classes are fixed or that the disk does not have, and folders that are missing.
     """
-
-    name: str
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    temporal: bool
-    classes: tuple[str, ...]
-    description: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples in memory: `inputs` float32, (N, C, H, W) or (N, T, C, H, W); `labels` int64, (N,)."""
-
-    inputs: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    if name not in DATASETS:
+        raise ValueError(f"name is {name!r}, which is no data set here; choose one of {', '.join(DATASETS)}.")
+    info = DATASETS[name]
+    if image_size is not None and name in EMBEDDED:
+        side = info.input_shape[-1]
+        raise ValueError(f"image_size is {image_size}, but {name} is always {side}x{side} pixels; leave it out.")
+    whole = isinstance(image_size, int) and not isinstance(image_size, bool)
+    if image_size is not None and not (whole and 1 <= image_size <= MAX_SIZE):
+        raise ValueError(f"image_size is {image_size!r}; give a whole number of pixels from 1 to {MAX_SIZE}.")
+    if name in FOLDERS:
+        return sources.describe_folder(name, data_root(root), image_size, classes)
+    if classes is not None:
+        raise ValueError(f"classes is given, but those of {name} are fixed; it is for {' and '.join(FOLDERS)} alone.")
+    if image_size is None:
+        return info
+    return replace(info, input_shape=(info.input_shape[0], image_size, image_size))
 
 
-_CLASSES = tuple(str(digit) for digit in range(digits.NUM_CLASSES))
-
-DATASETS: dict[str, DatasetInfo] = {
-    info.name: info
-    for info in (
-        DatasetInfo(
-            "digits", (1, 8, 8), digits.NUM_CLASSES, False, _CLASSES, "1797 handwritten digits, grey levels in [0, 1]"
-        ),
-        DatasetInfo(
-            "event-digits",
-            (2, events.SENSOR_SIZE, events.SENSOR_SIZE),
-            digits.NUM_CLASSES,
-            True,
-            _CLASSES,
-            "the same digits seen by a simulated event camera in three saccades; counts of ON and OFF events",
-        ),
-    )
-}
-_READERS = {"digits": lambda split, num_steps: digits.read(split), "event-digits": events.read}
-
-
-def load(name: str, split: str, *, num_steps: int | None = None, num_examples: int | None = None) -> Split:
-    """The named split of a data set, as fresh tensors on the CPU: writing into them changes no later `load`.
+def load(
+    name: str,
+    split: str,
+    *,
+    num_steps: int | None = None,
+    num_examples: int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+    download: bool = False,
+) -> Examples:
+    """The named split of a data set; writing into its tensors changes no later `load`.
 
     `num_steps` is T, the number of frames an event stream is cut into; static images ignore it.
     `num_examples` takes the first so many: examples are stored in turn over the classes, so the first N are nearly
     balanced (each class as often as any other, give or take one, until the rarest class is used up).
+    `root`, `image_size` and `classes` are as for `describe`. `download` fetches what is missing where that is allowed.
 
-    Raises ValueError for an unknown `name` or `split`, a `num_steps` that is missing, below 1 or finer than the
-    stream, and a `num_examples` below 1 or above the size of the split.
+    Raises ValueError for what `describe` refuses, an unknown `split`, a `num_steps` that is missing, below 1 or finer
+    than the stream, a `num_examples` below 1 or above the size of the split, and data that are missing or damaged.
     """
-    if name not in DATASETS:
-        raise ValueError(f"name is {name!r}, which is no data set here; choose one of {', '.join(DATASETS)}.")
-    if split not in SPLITS:
+    if name in DATASETS and split not in SPLITS:
         raise ValueError(f"split is {split!r}, which {name} does not have; choose one of {', '.join(SPLITS)}.")
-    if DATASETS[name].temporal and (num_steps is None or num_steps < 1):
+    folder = find_or_download(name, data_root(root), download=download) if name in FOLDERS else None
+    info = describe(name, root=root, image_size=image_size, classes=classes)
+    if info.temporal and (num_steps is None or num_steps < 1):
+        limit = f"to {events.NUM_MOMENTS}" if name == "event-digits" else "up"
         raise ValueError(
             f"num_steps is {num_steps}, but {name} holds event streams that must be cut into frames; "
-            f"give the number of frames, a whole number from 1 to {events.NUM_MOMENTS}."
+            f"give the number of frames, a whole number from 1 {limit}."
         )
-    inputs, labels = _READERS[name](split, num_steps)
+    if folder is not None:
+        return sources.load_folder(info, split, folder, num_examples)
+    if name == "digits":
+        found = Split(*digits.read(split), augmentation=Shift(MAX_SHIFT))
+    elif name == "event-digits":
+        found = Split(*events.read(split, num_steps), augmentation=Shift(MAX_SHIFT))
+    elif info.temporal:
+        found = sources.load_events(info, split, data_root(root, made=download), num_steps, download)
+    else:
+        found = sources.load_cifar(
+            info, split, find_or_download(name, data_root(root, made=download), download=download)
+        )
     if num_examples is None:
-        return Split(inputs, labels)
-    if not 1 <= num_examples <= len(labels):
-        raise ValueError(
-            f"num_examples is {num_examples}, but the {split} split of {name} has {len(labels)} examples; "
-            f"give a whole number from 1 to {len(labels)}, or None for all of them."
-        )
-    return Split(inputs[:num_examples].clone(), labels[:num_examples].clone())
+        return found
+    count = sources.checked_count(num_examples, len(found), name, split)
+    return replace(found, stored=found.stored[:count].clone(), labels=found.labels[:count].clone())
 
 
-@dataclass(frozen=True)
-class Batches:
-    """The examples of a split in pieces of `batch_size`, in the same order each time it is iterated.
+def fetch(name: str, *, root: str | os.PathLike[str] | None = None) -> None:
+    """Download a data set into `root`, unless it is there already.
 
-    The last piece is shorter where `batch_size` does not divide N. Pieces are views of the split, not copies.
-    Raises ValueError for a `batch_size` below 1.
+    Raises ValueError, or FileNotFoundError for event sets, where a program may not download it or the download fails.
     """
-
-    split: Split
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, which holds no example; give a whole number from 1 up.")
-
-    def __len__(self) -> int:
-        """How many batches there are, the ragged last one included."""
-        return -(-len(self.split) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(self.split), self.batch_size):
-            piece = slice(start, start + self.batch_size)
-            yield self.split.inputs[piece], self.split.labels[piece]
-
-
-def batches(split: Split, batch_size: int) -> Batches:
-    """The batches every probe takes: (inputs, labels) pairs that can be iterated again and come in the same order."""
-    return Batches(split, batch_size)
+    if name in EMBEDDED:
+        raise ValueError(f"{name} comes with scikit-learn; there is nothing to download.")
+    place = data_root(root, made=True)
+    if DATASETS[name].temporal:
+        neuromorphic._fetch(neuromorphic.SETS[name], place)
+    else:
+        find_or_download(name, place, download=True)

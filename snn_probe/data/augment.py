@@ -1,18 +1,137 @@
-"""Changes to training inputs that keep the label. Never for measurements: those take the examples as they are."""
+"""Changes to training inputs that keep the label. Never for measurements: those take the examples as they are.
+
+Every change of pixels' places is one choice of rows and columns (`rearranged`), drawn for each example on its own from
+a table of random numbers (`draws`) with one row per example of the split. So what happens to an example depends on the
+table's seed and the example alone, not on batch, order, device or number of processes. All frames and channels of an
+example move together. Sources: He et al., CVPR 2016 (crop, flip); DeVries, Taylor, arXiv 1708.04552 (Cutout); Deng et
+al., ICLR 2022 (roll and flip of event frames).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
 import torch
-from torch.nn.functional import pad
+from torch import Tensor
+
+BITS = 31  # of each number in a table: `chosen` is exact in int64 on every device
 
 
-def random_shift(inputs: torch.Tensor, *, max_shift: int, generator: torch.Generator) -> torch.Tensor:
+class Augmentation(Protocol):
+    """A batch and its rows of the table in, a new batch out; `num_draws` is how many numbers a row has."""
+
+    num_draws: ClassVar[int]
+
+    def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor: ...
+
+
+def draws(num_examples: int, num_draws: int, seed: int) -> Tensor:
+    """The table (num_examples, num_draws) int64, uniform in 0..2^31 - 1; row i is the same however many rows follow.
+
+    From `np.random.RandomState`, whose stream NumPy has promised to keep, because torch's generator on the CPU looks at
+    the lower 32 bits of a seed alone.
+    """
+    drawn = np.random.RandomState(words(seed)).randint(0, 2**BITS, (num_examples, num_draws), dtype=np.int64)
+    return torch.from_numpy(drawn)
+
+
+def words(number: int) -> list[int]:
+    """The lower 64 bits of a seed or number as two words of 32, which is what RandomState takes."""
+    return [number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF]
+
+
+def chosen(drawn: Tensor, count: int) -> Tensor:
+    """Numbers of a table made uniform in 0..count - 1 (to one part in 2^31 / count)."""
+    return (drawn * count) >> BITS
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Moved by U{-max_shift..max_shift} pixels on either axis, zeros coming in: for `digits` and `event-digits`."""
+
+    max_shift: int
+    num_draws: ClassVar[int] = 2
+
+    def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        return shifted(inputs, chosen(rows, 2 * self.max_shift + 1) - self.max_shift)
+
+
+@dataclass(frozen=True)
+class CropFlipCutout:
+    """Padded with `padding` black pixels and cropped to the old size; mirrored with p = 1/2; a square blackened.
+
+    The square has `cut` pixels on a side and its centre on any pixel alike, so it may reach beyond the image; with
+    `cut` = 0 there is none. Inputs are (N, C, H, W) before normalisation, so what comes in and what is cut is black,
+    not grey. At 32x32 the papers use padding 4 and cut 16.
+    """
+
+    padding: int
+    cut: int
+    num_draws: ClassVar[int] = 5
+
+    def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        size = inputs.shape[-2:]
+        moved = chosen(rows[:, :2], 2 * self.padding + 1) - self.padding
+        down, right = (torch.arange(length, device=inputs.device) for length in size)
+        mirrored = torch.where(chosen(rows[:, 2:3], 2) == 1, right.flip(0), right)
+        out = rearranged(inputs, down + moved[:, :1], mirrored + moved[:, 1:])
+        in_rows, in_columns = (
+            (torch.arange(length, device=inputs.device) - chosen(rows[:, k : k + 1], length) + self.cut // 2)
+            for k, length in zip((3, 4), size, strict=True)
+        )
+        hit = [(0 <= place) & (place < self.cut) for place in (in_rows, in_columns)]
+        return out.mul_(~(hit[0][:, :, None] & hit[1][:, None, :]).unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class RollFlip:
+    """Mirrored with p = 1/2 if `flip`, then rolled by U{-max_roll..max_roll} pixels on either axis: for event frames.
+
+    What leaves at one edge comes back at the other. `flip` is only for classes that a mirror leaves alone: it would
+    turn a left arm into a right one, and a 2 into no digit at all.
+    """
+
+    max_roll: int
+    flip: bool
+    num_draws: ClassVar[int] = 3
+
+    def __call__(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        height, width = inputs.shape[-2:]
+        moved = chosen(rows[:, :2], 2 * self.max_roll + 1) - self.max_roll
+        down, right = torch.arange(height, device=inputs.device), torch.arange(width, device=inputs.device)
+        columns = (right - moved[:, 1:]) % width
+        if self.flip:
+            columns = torch.where(chosen(rows[:, 2:], 2) == 1, width - 1 - columns, columns)
+        return rearranged(inputs, (down - moved[:, :1]) % height, columns)
+
+
+def rearranged(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """New tensor of the shape of `inputs` whose pixel (r, c) of example n is `inputs`' (rows[n, r], columns[n, c]).
+
+    `rows` is (N, H), `columns` (N, W), int64; a place outside the image gives 0. `inputs` is (N, ..., H, W).
+    """
+    height, width = inputs.shape[-2:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    places = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    flat = inputs.flatten(-2).flatten(1, -2)  # (N, C, H * W), or (N, T * C, H * W)
+    out = flat.gather(2, places.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
+    return out.mul_(inside.flatten(1)[:, None]).view(inputs.shape)
+
+
+def shifted(inputs: Tensor, shifts: Tensor) -> Tensor:
+    """Example n moved down by shifts[n, 0] and right by shifts[n, 1] pixels, zeros coming in; a new tensor."""
+    down, right = (torch.arange(length, device=inputs.device) for length in inputs.shape[-2:])
+    return rearranged(inputs, down - shifts[:, :1], right - shifts[:, 1:])
+
+
+def random_shift(inputs: Tensor, *, max_shift: int, generator: torch.Generator) -> Tensor:
     """Each example moved by its own whole number of pixels, from U{-max_shift..max_shift} on either axis; a new tensor.
 
-    `inputs` is (N, C, H, W) or (N, T, C, H, W); positive is down and right, zeros come in at the edge. All frames and
-    channels of an example move together. The shifts are one draw of shape (N, 2), (rows, columns), from `generator`,
-    so they are the same on every device if the generator is on the CPU. Zeros come in, unlike the roll often used on
-    event frames, which lets what leaves at one edge come back at the other.
+    `inputs` is (N, C, H, W) or (N, T, C, H, W); positive is down and right, zeros come in at the edge. The shifts are
+    one draw of shape (N, 2), (rows, columns), from `generator`, so they are the same on every device if the generator
+    is on the CPU.
 
     Raises ValueError if `inputs` has neither four nor five dimensions, or `max_shift` is negative.
     """
@@ -23,14 +142,5 @@ def random_shift(inputs: torch.Tensor, *, max_shift: int, generator: torch.Gener
         )
     if max_shift < 0:
         raise ValueError(f"max_shift is {max_shift}, but it is a distance in pixels; give a whole number from 0 up.")
-    num_examples, height, width = len(inputs), inputs.shape[-2], inputs.shape[-1]
-    drawn = torch.randint(
-        -max_shift, max_shift + 1, (num_examples, 2), generator=generator, device=generator.device
-    ).to(inputs.device)
-    # What comes to lie at row r was at row r + max_shift - shift of the padded image; likewise for columns.
-    padded = pad(inputs, (max_shift,) * 4).flatten(1, -3)  # (N, T * C, H + 2 max_shift, W + 2 max_shift)
-    rows = torch.arange(height, device=inputs.device) + max_shift - drawn[:, :1]
-    columns = torch.arange(width, device=inputs.device) + max_shift - drawn[:, 1:]
-    moved = padded.gather(2, rows[:, None, :, None].expand(-1, padded.shape[1], -1, padded.shape[3]))
-    moved = moved.gather(3, columns[:, None, None, :].expand(-1, padded.shape[1], height, -1))
-    return moved.view(inputs.shape)
+    drawn = torch.randint(-max_shift, max_shift + 1, (len(inputs), 2), generator=generator, device=generator.device)
+    return shifted(inputs, drawn.to(inputs.device))

@@ -10,9 +10,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from .ordering import SPLIT_SEED, in_turn
+
 NUM_CLASSES = 10
 SPLITS = ("train", "validation", "test")
-SPLIT_SEED = 0
 MAX_GREY = 16.0  # load_digits stores the number of dark dots in a 4x4 block of the scan: 0 to 16
 
 
@@ -54,10 +55,4 @@ def split_indices() -> dict[str, tuple[int, ...]]:
         parts = np.split(members, [num_train, num_train + num_validation])
         for split, part in zip(SPLITS, parts, strict=True):
             per_class[split].append(part)
-    return {split: _in_turn(parts) for split, parts in per_class.items()}
-
-
-def _in_turn(lists: list[np.ndarray]) -> tuple[int, ...]:
-    """The first of every list, then the second of every list, and so on; a list that is used up is passed over."""
-    longest = max(len(members) for members in lists)
-    return tuple(int(members[turn]) for turn in range(longest) for members in lists if turn < len(members))
+    return {split: in_turn(parts) for split, parts in per_class.items()}

@@ -1,0 +1,64 @@
+"""Loss, accuracy and firing rate of a model over all examples."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from snn_probe.forward_only import values_only
+from snn_probe.objectives import SDT
+from snn_probe.temporal import Batches, probing, spiking_layers
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Over all examples: mean loss, accuracy of the time-mean logits, spikes per neuron and timestep, their number."""
+
+    loss: float
+    accuracy: float
+    firing_rate: float
+    num_examples: int
+
+
+def evaluate(model: nn.Module, batches: Batches, objective=None) -> Evaluation:
+    """Loss and accuracy in eval mode, without gradients; the model is left as it was.
+
+    ``objective`` gives the loss (default SDT: cross-entropy of the time-mean logits); sums and counts are carried, so
+    a short last batch weighs what it should. Predictions are the argmax of the time-mean logits. Batches go to the
+    model's device. Raises ValueError for no examples.
+    """
+    objective = objective if objective is not None else SDT()
+    loss = correct = spikes = places = count = 0.0
+    with probing(model), torch.no_grad(), values_only(model), _counted_spikes(model) as counted:
+        params = dict(model.named_parameters())
+        device = next((p.device for p in params.values()), torch.device("cpu"))
+        for inputs, labels in batches:
+            inputs, labels = inputs.to(device), labels.to(device)
+            logits = model(inputs)
+            loss += float(objective(logits, labels, params)) * len(labels)
+            correct += int((logits.mean(0).argmax(-1) == labels).sum())
+            count += len(labels)
+        spikes, places = counted
+    if count == 0:
+        raise ValueError("batches is empty; give at least one batch (inputs, labels).")
+    return Evaluation(loss / count, correct / count, spikes / places if places else math.nan, int(count))
+
+
+class _counted_spikes:
+    """[spikes, neurons x timesteps x examples] of all spiking layers, counted by hooks while the context is open."""
+
+    def __init__(self, model: nn.Module):
+        self.layers, self.sums = spiking_layers(model).values(), [0.0, 0.0]
+
+    def __enter__(self) -> list[float]:
+        self.handles = [layer.register_forward_hook(self._add) for layer in self.layers]
+        return self.sums
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()
+
+    def _add(self, layer, args, spikes):
+        self.sums[0] += float(spikes.sum(dtype=torch.float64))
+        self.sums[1] += spikes.numel()

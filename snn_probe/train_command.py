@@ -1,0 +1,250 @@
+"""``snnprobe train`` and ``snnprobe presets``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+
+def _value(text: str) -> Any:
+    """true and false, numbers where the text is one, else the text."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+_EXAMPLES = {"hyperparameters": "-p decay=0.5", "neuron": "--neuron leak=0.5"}
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """``-p decay=0.5`` -> {"decay": 0.5}."""
+    found = {}
+    for item in values:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{item!r} is not NAME=VALUE; write for example {_EXAMPLES[param.name]}.")
+        found[name] = _value(text)
+    return found
+
+
+def _epochs(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of epochs; write for example 1,5,20.") from None
+
+
+_STAGE_NUMBERS = ("epochs", "num_steps")
+
+
+def _stages(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[dict[str, Any]]:
+    """``epochs=300,num_steps=2`` -> {"epochs": 300, "num_steps": 2}; other names are hyperparameters."""
+    return [_stage(text) for text in values]
+
+
+def _stage(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in text.split(","):
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise click.BadParameter(
+                f"{item!r} is not NAME=VALUE; write for example epochs=300,num_steps=2,method=tet."
+            )
+        if name in _STAGE_NUMBERS:
+            if not value.isdigit():
+                raise click.BadParameter(f"{name} is {value!r}; give a whole number of at least 1.")
+            found[name] = int(value)
+        elif name in ("method", "optimizer"):
+            found[name] = value
+        else:
+            found.setdefault("hyperparameters", {})[name] = _value(value)
+    return found
+
+
+def _before(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
+    """``2:300`` and ``sdt:200`` -> what comes before, and its epochs."""
+    if text is None:
+        return None
+    first, _, epochs = text.partition(":")
+    if not first or not epochs.isdigit():
+        raise click.BadParameter(f"{text!r} is not {param.metavar}; write for example {param.metavar}.")
+    return first, int(epochs)
+
+
+def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    from snn_probe.data import read_classes
+
+    return read_classes(path)
+
+
+@click.command()
+@click.option(
+    "--preset", metavar="NAME", help="Published settings by name (snnprobe presets); other options override them."
+)
+@click.option("--method", default="sdt", show_default=True, help="Objective: sdt, tet or trt.")
+@click.option("--dataset", default="digits", show_default=True, help="Data set by name; snnprobe data lists them.")
+@click.option("--data-root", envvar="SNNPROBE_DATA", type=click.Path(path_type=Path),
+              help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]")  # fmt: skip
+@click.option("--download", is_flag=True, help="Fetch the data set first if it is missing.")
+@click.option("--image-size", type=int, help="Side of square images or frames.  [the data set's own]")
+@click.option("--classes", type=click.Path(path_type=Path), callback=_class_file, metavar="FILE",
+              help="Use these classes alone, one folder name per line (imagenet, image-folder).")  # fmt: skip
+@click.option("--model", default="tiny", show_default=True,
+              help="tiny, cnn5, vggsnn, vggsnn-woap, resnet19, resnet19-kim, sew-resnet34 or spiking-resnet34.")  # fmt: skip
+@click.option("--width", default=1.0, show_default=True, help="Scales every channel count of the network.")
+@click.option("--neuron", multiple=True, callback=_pairs, metavar="NAME=VALUE",
+              help="leak, scale_input, threshold, reset, detach_reset, surrogate or sharpness; may be repeated.")  # fmt: skip
+@click.option("--num-steps", default=4, show_default=True, help="Timesteps T.")
+@click.option("--epochs", default=20, show_default=True)
+@click.option("--tit", callback=_before, metavar="2:300",
+              help="Time inheritance: before that, 300 epochs with 2 timesteps.")  # fmt: skip
+@click.option("--switch", callback=_before, metavar="sdt:200",
+              help="The first 200 of the epochs with SDT, on the same learning-rate schedule.")  # fmt: skip
+@click.option("--stage", "stages", multiple=True, callback=_stages, metavar="epochs=N,...",
+              help="A stage of training: epochs, num_steps, method, optimizer (restart or continue), hyperparameters; "
+                   "what it leaves out is as given without stages. Give two or more.")  # fmt: skip
+@click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, before the cosine schedule.")
+@click.option("--train-examples", type=int, help="Use the first N training examples, balanced over classes.  [all]")
+@click.option("--augment/--no-augment", default=False, help="The data set's augmentation of training inputs.  [no]")
+@click.option("--amp", default="off", show_default=True, help="Precision of the training forward: off, bf16 or fp16.")
+@click.option("--channels-last/--no-channels-last", default=False, help="Memory format of the convolutions.  [no]")
+@click.option("--compile/--no-compile", default=False, help="torch.compile the training forward.  [no]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-p", "hyperparameters", multiple=True, callback=_pairs, metavar="NAME=VALUE",
+              help="Hyperparameter of the objective; may be repeated.")  # fmt: skip
+@click.option("--save-epochs", callback=_epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [trained_models/<run>]")
+@click.option("--resume", is_flag=True, help="Continue the run in its folder exactly where it stopped.")
+@click.pass_context
+def train(
+    ctx: click.Context, out: Path | None, resume: bool, save_epochs: list[int], device: str, data_root: Path | None,
+    download: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Train a network; write its checkpoints and metrics."""
+    from snn_probe.distributed import processes, rank
+    from snn_probe.progress import Progress
+    from snn_probe.run_folder import RunFolder
+    from snn_probe.training import train as train_epochs
+
+    given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
+    folder = out or Path("trained_models") / _configuration(options, given).run_name()
+    known = resume and RunFolder(folder).config.exists()
+    config = _configuration(RunFolder(folder).read_config() if known else options, given)
+    if download:
+        from snn_probe.data import load
+
+        load(config.dataset, "train", num_steps=config.num_steps, num_examples=1, root=data_root, download=True,
+             image_size=config.image_size, classes=config.classes)  # fmt: skip
+    beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
+    if beyond:
+        raise click.UsageError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
+    run = RunFolder(folder)
+    with processes(device):
+        shown = Progress if rank() == 0 else None
+        where = dict(folder=folder, device=device, data_root=data_root)
+        for checkpoint in train_epochs(config, resume=resume, save_epochs=save_epochs, progress=shown, **where):
+            if rank() == 0:
+                _report_epoch(checkpoint.card["metrics"], config.epochs)
+        if rank() == 0:
+            _report_training(run, config.epochs)
+
+
+def _configuration(base: dict[str, Any], given: dict[str, Any]) -> Any:
+    """``base`` (the defaults, or the run to be resumed), over it the preset's options, over these what was given."""
+    from snn_probe.config import RunConfig
+    from snn_probe.data import DATASETS
+    from snn_probe.models import MODELS
+    from snn_probe.presets import preset
+
+    shorthand = [name for name in ("tit", "switch", "stages") if given.get(name)]
+    if len(shorthand) > 1:
+        raise click.UsageError("--stage, --tit and --switch exclude each other; give the stages with --stage.")
+    try:
+        stated = dict(preset(given["preset"]).options) if "preset" in given else {}
+        merged = _merged(_merged(base, stated), given)
+        for name in ("preset", "tit", "switch"):
+            merged.pop(name, None)
+        if shorthand:
+            merged["stages"] = given.get("stages") or _stages_before(merged, given.get("tit"), given.get("switch"))
+        config = RunConfig.from_dict(merged)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    for name, value, allowed in (("dataset", config.dataset, DATASETS), ("model", config.model, MODELS)):
+        if value not in allowed:
+            raise click.UsageError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+    for name in ("epochs", "num_steps", "method"):
+        if name in given and given[name] != getattr(config, name) and not ("tit" in shorthand and name == "epochs"):
+            option = name.replace("_", "-")
+            raise click.UsageError(
+                f"--{option} is {given[name]}, but the stages make it {getattr(config, name)}; change the stages with "
+                "--stage."
+            )
+    return config
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` on ``base``; hyperparameters (of the same method) and the neuron's values one by one."""
+    merged = {**base, **over}
+    same_method = merged.get("method") == base.get("method")
+    for name, kept in (("hyperparameters", same_method), ("neuron", True)):
+        values = {**((base.get(name) or {}) if kept else {}), **(over.get(name) or {})}
+        merged[name] = values or (None if name == "neuron" else {})
+    return merged
+
+
+def _stages_before(merged: dict[str, Any], tit: tuple[str, int] | None, switch: tuple[str, int] | None) -> list[Any]:
+    """The two stages that --tit or --switch stands for."""
+    if tit:
+        if not tit[0].isdigit():
+            raise click.UsageError(f"--tit begins with {tit[0]!r}; give the timesteps before, for example 2:300.")
+        return [{"epochs": tit[1], "num_steps": int(tit[0])}, {"epochs": merged["epochs"]}]
+    left = merged["epochs"] - switch[1]
+    if left < 1:
+        raise click.UsageError(f"--switch after {switch[1]} epochs leaves none of {merged['epochs']}; give fewer.")
+    return [{"epochs": switch[1], "method": switch[0]}, {"epochs": left, "optimizer": "continue"}]
+
+
+def _report_epoch(row: dict[str, Any], epochs: int) -> None:
+    click.echo(
+        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  "
+        f"accuracy train {row['train_accuracy']:.2%} validation {row['validation_accuracy']:.2%} "
+        f"test {row['test_accuracy']:.2%}  {row['seconds']:.1f} s",
+        err=True,
+    )
+
+
+def _report_training(run: Any, epochs: int) -> None:
+    from snn_probe.checkpoint import load
+
+    for kind in ("last", "best"):
+        path = run.checkpoint(kind, epochs)
+        checkpoint = load(path)
+        row = checkpoint.card["metrics"]
+        chosen = "chosen on validation" if kind == "best" else "end of training"
+        click.echo(f"{path}  epoch {checkpoint.epoch} ({chosen}): test accuracy {row['test_accuracy']:.2%}")
+    click.echo(run.metrics)
+
+
+@click.command()
+def presets() -> None:
+    """The published settings that train --preset takes, with their sources."""
+    from snn_probe.config import RunConfig
+    from snn_probe.presets import PRESETS
+
+    for name, entry in PRESETS.items():
+        config = RunConfig.from_dict(entry.options)
+        stages = ", then ".join(f"{s.method} T={s.num_steps} for {s.epochs} epochs" for s in config.schedule())
+        click.echo(f"{name}\n  {config.dataset}, {config.model}, {stages}, batch {config.batch_size}")
+        own = {key: value for key, value in config.hyperparameters.items() if key in entry.options["hyperparameters"]} \
+            if "hyperparameters" in entry.options else {}  # fmt: skip
+        if own:
+            click.echo("  " + ", ".join(f"{key}={value:g}" for key, value in own.items()))
+        click.echo(f"  source: {entry.source}\n  published: {entry.published}")

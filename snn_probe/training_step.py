@@ -1,0 +1,89 @@
+"""One optimizer step: forward in the chosen precision, loss, backward, and a look at whether all is finite."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from snn_probe.config import RunConfig
+from snn_probe.distributed import world_size
+from snn_probe.multistep_neurons import fast_training
+from snn_probe.parameters import trainable
+
+ADVICE = "and the last checkpoint is good; train anew with a lower learning_rate"
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LEAST_SCALE = 2.0**-10  # of an fp16 loss; gradients that overflow here too are no matter of precision
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a gradient is no longer finite. The optimizer step was not taken."""
+
+
+class TrainingStep:
+    """Steps of Adam on one model with one objective.
+
+    Loss, penalty and weights are float32 whatever ``config.amp`` is. With several processes gradients are averaged
+    (DistributedDataParallel), each process's loss weighted by its share of the batch.
+    """
+
+    def __init__(self, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, objective):
+        self.model, self.optimizer, self.objective = model, optimizer, objective
+        self.params = trainable(model)
+        self.device = next(iter(self.params.values())).device
+        self.half = _HALF.get(config.amp)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
+        forward = torch.compile(model) if config.compile else model
+        self.forward = DistributedDataParallel(forward) if world_size() > 1 else forward
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The model in training mode with its neurons' fast first-order forms; not for curvature."""
+        self.model.train()
+        with ExitStack() as stack:
+            stack.enter_context(fast_training(self.model))
+            yield
+
+    def __call__(self, inputs: Tensor, labels: Tensor, share: float, *, where: str) -> tuple[float, float, Tensor]:
+        """Take one step; returns the loss, the norm of the gradient of all parameters (NaN where fp16 overflowed, and
+        the step was left out), and the logits' mean over time. Raises TrainingDiverged before the step is taken."""
+        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+            logits = self.forward(inputs)
+        logits = logits.float() if self.half is not None else logits
+        loss = self.objective(logits, labels, self.params)
+        value = loss.item()
+        if world_size() == 1 and not math.isfinite(value):  # several processes must go on to the same end together
+            raise self._diverged(value, logits, where)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss * share if share != 1.0 else loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = self._norm(where)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, norm, logits.detach().mean(0)
+
+    def _norm(self, where: str) -> float:
+        gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(gradients.values()).item()
+        if math.isfinite(norm):
+            return norm
+        bad = [f"parameter {name!r}" for name in not_finite(self.params)]
+        if not bad and self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE:
+            return math.nan  # fp16 overflowed: the scaler leaves the step out and halves its scale
+        bad += [f"the gradient of {name!r}" for name in reversed(not_finite(gradients))]  # nearest to the loss first
+        cause = [*bad, "the norm of the gradient"][0]
+        raise TrainingDiverged(f"{cause} is not finite in {where}; the step was not taken {ADVICE}.")
+
+    def _diverged(self, value: float, logits: Tensor, where: str) -> TrainingDiverged:
+        bad = not_finite(self.params)
+        cause = f"parameter {bad[0]!r} is" if bad else "the loss is" if logits.isfinite().all() else "the logits are"
+        return TrainingDiverged(f"{cause} not finite (loss {value}) in {where}; the step was not taken {ADVICE}.")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
