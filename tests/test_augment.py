@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from snn_probe.data import Split, load
-from snn_probe.data.augment import BITS, CropFlipCutout, RollFlip, Shift, chosen, draws, random_shift
+from snn_probe.data.augment import BITS, CropFlipCutout, RollFlip, Shift, chosen, draws
 from snn_probe.data.examples import Normalization
 from snn_probe.data.sources import event_augmentation, small_image_augmentation
 
@@ -94,7 +94,7 @@ def test_half_are_mirrored_and_a_mirror_is_asked_for_by_one_set_alone():
     assert small_image_augmentation(16) == CropFlipCutout(padding=2, cut=8)
 
 
-def test_shift_is_random_shift_with_numbers_from_the_table():
+def test_shift_moves_by_numbers_from_the_table_and_lets_zeros_in():
     inputs = torch.rand(50, 1, 8, 8)
     table = draws(50, 2, 3)
     shifts = table * 3 // 2**BITS - 1
@@ -187,46 +187,3 @@ def test_the_device_changes_nothing(kind):
     ):
         assert theirs[0].is_cuda and torch.equal(ours[1], theirs[1].cpu())
         torch.testing.assert_close(ours[0], theirs[0].cpu(), rtol=1e-6, atol=1e-6)
-
-
-# --- random_shift ---
-
-
-@pytest.mark.parametrize("shape", [(9, 2, 5, 6), (9, 3, 2, 5, 6)])
-@pytest.mark.parametrize("max_shift", [0, 1, 4, 7])
-def test_random_shift_is_a_loop_over_examples(shape, max_shift):
-    inputs = torch.rand(shape) + 1
-    moved = random_shift(inputs, max_shift=max_shift, generator=torch.Generator().manual_seed(3))
-    drawn = torch.randint(-max_shift, max_shift + 1, (9, 2), generator=torch.Generator().manual_seed(3))
-    expected = torch.zeros(shape)
-    for n, (down, right) in enumerate(drawn.tolist()):
-        for r in range(5):
-            for c in range(6):
-                if 0 <= r - down < 5 and 0 <= c - right < 6:
-                    expected[n, ..., r, c] = inputs[n, ..., r - down, c - right]
-    assert torch.equal(moved, expected) and moved.data_ptr() != inputs.data_ptr()
-
-
-def test_random_shift_draws_every_shift_alike_and_from_its_generator_only():
-    spot = torch.zeros(5000, 1, 9, 9)
-    spot[:, :, 4, 4] = 1
-    state = torch.get_rng_state()
-    generator = torch.Generator().manual_seed(0)
-    moved = random_shift(spot, max_shift=2, generator=generator)
-    assert torch.equal(torch.get_rng_state(), state) and spot[:, 0, 4, 4].all()
-    counts = moved.sum(dim=(0, 1))
-    assert counts.sum() == 5000 and counts[2:7, 2:7].sum() == 5000
-    assert (counts[2:7, 2:7] - 200).abs().max() < 4 * (200 * 24 / 25) ** 0.5  # binomial, 25 places
-    assert not torch.equal(random_shift(spot, max_shift=2, generator=generator), moved)
-    again = random_shift(spot, max_shift=2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(again, moved)
-
-
-def test_random_shift_refuses():
-    generator = torch.Generator()
-    message = "inputs has shape (3, 8, 8), which is no batch of images or frames; give (N, C, H, W) or (N, T, C, H, W)."
-    with pytest.raises(ValueError, match=sentence(message)):
-        random_shift(torch.zeros(3, 8, 8), max_shift=1, generator=generator)
-    message = "max_shift is -1, but it is a distance in pixels; give a whole number from 0 up."
-    with pytest.raises(ValueError, match=sentence(message)):
-        random_shift(torch.zeros(3, 1, 8, 8), max_shift=-1, generator=generator)

@@ -221,7 +221,10 @@ def test_derived_seeds_are_distinct_per_purpose_and_seed():
 # --- stages ---
 
 TIT = RunConfig(
-    method="tet", num_steps=6, hyperparameters={"mse_weight": 0.2}, stages=[{"epochs": 3, "num_steps": 2}, {"epochs": 2}]
+    method="tet",
+    num_steps=6,
+    hyperparameters={"mse_weight": 0.2},
+    stages=[{"epochs": 3, "num_steps": 2}, {"epochs": 2}],
 )
 SWITCH = RunConfig(
     method="trt",

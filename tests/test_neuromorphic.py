@@ -1,8 +1,10 @@
 """Event data sets from tiny files in the published formats: upright frames, splits, kept frames, bad arguments."""
 
+import io
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from event_data import (
@@ -166,6 +168,7 @@ def test_files_that_are_no_recordings_are_passed_over(tmp_path):
 def test_frames_are_kept_and_found_again(tmp_path, monkeypatch):
     n_mnist(tmp_path)
     first, _ = read("n-mnist", "test", num_steps=3, root=tmp_path)
+    first = first.clone()
     (kept,) = (tmp_path / "NMNIST/snn_probe-frames").iterdir()
     assert kept.name.startswith("n-mnist-test-T3-34x34-")
     monkeypatch.setattr(neuromorphic, "integrate", lambda *_, **__: pytest.fail("integrated again"))
@@ -202,8 +205,14 @@ def test_an_added_recording_makes_new_frames(tmp_path):
     assert len(read("n-mnist", "test", num_steps=3, root=tmp_path)[0]) == 41
 
 
+def another_array(_):
+    file = io.BytesIO()
+    np.save(file, np.zeros((40, 2, 2, 34, 34), "<f2"))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-10], lambda b: b"", lambda b: b"\x80\x04N." * 9, lambda b: b[:6] * 30]
+    "damage", [lambda b: b[:-10], lambda b: b"", lambda b: b"\x80\x04N." * 9, lambda b: b[:6] * 30, another_array]
 )
 def test_a_damaged_file_of_frames_is_made_again(damage, tmp_path):
     n_mnist(tmp_path)
@@ -246,6 +255,8 @@ def test_without_room_on_the_disk_frames_are_made_in_memory(tmp_path, monkeypatc
         ({"num_steps": 1001}, "num_steps is 1001, but n-mnist is cut into frames; give a whole number from 1 to 1000."),
         ({"frame_size": 0}, "frame_size is 0, but frames have rows and columns; give one or two whole numbers from 1 "
          "to 1024."),
+        ({"frame_size": 4.5}, "frame_size is 4.5, but frames have rows and columns; give one or two whole numbers from "
+         "1 to 1024."),
         ({"frame_size": (4, 5, 6)}, "frame_size is (4, 5, 6), but frames have rows and columns; give one or two whole "
          "numbers from 1 to 1024."),
     ],

@@ -9,6 +9,7 @@ al., ICLR 2022 (roll and flip of event frames).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -76,13 +77,13 @@ class CropFlipCutout:
         moved = chosen(rows[:, :2], 2 * self.padding + 1) - self.padding
         down, right = (torch.arange(length, device=inputs.device) for length in size)
         mirrored = torch.where(chosen(rows[:, 2:3], 2) == 1, right.flip(0), right)
-        out = rearranged(inputs, down + moved[:, :1], mirrored + moved[:, 1:])
+        kept = down + moved[:, :1], mirrored + moved[:, 1:]
         in_rows, in_columns = (
             (torch.arange(length, device=inputs.device) - chosen(rows[:, k : k + 1], length) + self.cut // 2)
             for k, length in zip((3, 4), size, strict=True)
         )
-        hit = [(0 <= place) & (place < self.cut) for place in (in_rows, in_columns)]
-        return out.mul_(~(hit[0][:, :, None] & hit[1][:, None, :]).unsqueeze(1))
+        hit = _both((in_rows >= 0) & (in_rows < self.cut), (in_columns >= 0) & (in_columns < self.cut))
+        return _masked(rearranged(inputs, *kept), _inside(*kept, size) & ~hit)
 
 
 @dataclass(frozen=True)
@@ -110,37 +111,31 @@ class RollFlip:
 def rearranged(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """New tensor of the shape of `inputs` whose pixel (r, c) of example n is `inputs`' (rows[n, r], columns[n, c]).
 
-    `rows` is (N, H), `columns` (N, W), int64; a place outside the image gives 0. `inputs` is (N, ..., H, W).
+    `rows` is (N, H), `columns` (N, W), int64; a place outside the image counts as the nearest inside. `inputs` is
+    (N, ..., H, W).
     """
     height, width = inputs.shape[-2:]
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     places = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     flat = inputs.flatten(-2).flatten(1, -2)  # (N, C, H * W), or (N, T * C, H * W)
-    out = flat.gather(2, places.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
-    return out.mul_(inside.flatten(1)[:, None]).view(inputs.shape)
+    return flat.gather(2, places.flatten(1)[:, None].expand(-1, flat.shape[1], -1)).view(inputs.shape)
 
 
 def shifted(inputs: Tensor, shifts: Tensor) -> Tensor:
     """Example n moved down by shifts[n, 0] and right by shifts[n, 1] pixels, zeros coming in; a new tensor."""
     down, right = (torch.arange(length, device=inputs.device) for length in inputs.shape[-2:])
-    return rearranged(inputs, down - shifts[:, :1], right - shifts[:, 1:])
+    kept = down - shifts[:, :1], right - shifts[:, 1:]
+    return _masked(rearranged(inputs, *kept), _inside(*kept, inputs.shape[-2:]))
 
 
-def random_shift(inputs: Tensor, *, max_shift: int, generator: torch.Generator) -> Tensor:
-    """Each example moved by its own whole number of pixels, from U{-max_shift..max_shift} on either axis; a new tensor.
+def _inside(rows: Tensor, columns: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, H, W) bool: whether the place that a pixel is taken from lies in the image."""
+    return _both((rows >= 0) & (rows < size[0]), (columns >= 0) & (columns < size[1]))
 
-    `inputs` is (N, C, H, W) or (N, T, C, H, W); positive is down and right, zeros come in at the edge. The shifts are
-    one draw of shape (N, 2), (rows, columns), from `generator`, so they are the same on every device if the generator
-    is on the CPU.
 
-    Raises ValueError if `inputs` has neither four nor five dimensions, or `max_shift` is negative.
-    """
-    if inputs.dim() not in (4, 5):
-        raise ValueError(
-            f"inputs has shape {tuple(inputs.shape)}, which is no batch of images or frames; "
-            "give (N, C, H, W) or (N, T, C, H, W)."
-        )
-    if max_shift < 0:
-        raise ValueError(f"max_shift is {max_shift}, but it is a distance in pixels; give a whole number from 0 up.")
-    drawn = torch.randint(-max_shift, max_shift + 1, (len(inputs), 2), generator=generator, device=generator.device)
-    return shifted(inputs, drawn.to(inputs.device))
+def _both(rows: Tensor, columns: Tensor) -> Tensor:
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _masked(out: Tensor, mask: Tensor) -> Tensor:
+    """`out` (N, ..., H, W) with zeros where `mask` (N, H, W) is False, in place."""
+    return out.mul_(mask.view(len(mask), *(1,) * (out.dim() - 3), *mask.shape[1:]))

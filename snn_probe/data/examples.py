@@ -91,6 +91,7 @@ class Split:
             table = draws(len(self), augmentation.num_draws, augment_seed).to(device)
         for indices in order:
             inputs = stored[indices.to(stored.device)].to(device)
+            inputs = inputs if inputs.dtype == torch.uint8 else inputs.float()  # float16 is slow on the CPU
             if table is not None:
                 inputs = augmentation(inputs, table[indices.to(device)])
             yield self._finished(inputs), self.labels[indices].to(device)

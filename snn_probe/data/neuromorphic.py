@@ -93,7 +93,13 @@ def found(name: str, root: str | os.PathLike[str]) -> dict[str, object]:
     recordings the complete set has), and `problem`, a sentence or None.
     """
     event_set = _checked(name, "train")
-    report = {"folder": None, "form": None, "recordings": 0, "bytes": 0, "published": event_set.published}
+    report: dict[str, object] = {
+        "folder": None,
+        "form": None,
+        "recordings": 0,
+        "bytes": 0,
+        "published": event_set.published,
+    }
     try:
         home, _, layout = recordings.find(event_set, root)
         report |= {"folder": str(home), "form": layout.description}
@@ -119,8 +125,8 @@ def _checked(name: str, split: str) -> EventSet:
 
 
 def _size(event_set: EventSet, frame_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    size = event_set.frame_size if frame_size is None else frame_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    given = event_set.frame_size if frame_size is None else frame_size
+    size = tuple(given) if isinstance(given, tuple | list) else (given, given)
     if len(size) != 2 or not all(isinstance(length, int) and 1 <= length <= MAX_SIZE for length in size):
         raise ValueError(
             f"frame_size is {frame_size!r}, but frames have rows and columns; give one or two whole numbers from 1 to "

@@ -1,6 +1,6 @@
 """Which recordings of an event data set lie where, and which belong to train, validation and test.
 
-Only names are read here (and DVS128 Gesture's small tables), no events: listing 70,000 files takes about a second.
+Only names are read here (and DVS128 Gesture's small tables), no events: listing 70,000 files takes seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_TABLE = 2**20  # bytes
 
 @dataclass(frozen=True)
 class Recording:
-    """One example: all events of `path`, or those with start <= time < stop (microseconds); its label; its order."""
+    """One example: all events of `path`, or those with start <= time < stop (microseconds); and its label."""
 
     path: Path
     label: int
