@@ -66,7 +66,7 @@ class RunConfig:
     the network's own. ``train_examples``: the first so many of the training split (None: all). ``augment``: the data
     set's augmentation of training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
     precision of the forward pass in training (autocast); loss, penalty and weights are float32. ``channels_last``:
-    memory format of the convolutions, ``compile``: torch.compile of the training forward; both change numbers by
+    memory format of images, which every layer keeps, ``compile``: torch.compile of the training forward; both change numbers by
     rounding only. ``batch_size`` counts all processes together.
 
     Raises ValueError, one sentence, for anything unknown or out of range; whether the data set and the network exist

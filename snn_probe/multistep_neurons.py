@@ -1,7 +1,7 @@
-"""LIF and IF neurons for training: all T timesteps at once, spikes and gradients of SpikingJelly's, in a third of the time.
+"""LIF and IF neurons for training: all T timesteps at once, with SpikingJelly's spikes and gradients, in less time.
 
-For the charge h[t] = charge(v[t-1], x[t]), the spike s[t] = 1 where h[t] >= V_th, the reset v[t] = reset(h[t], s[t]) and
-the surrogate derivative S' at h[t] - V_th,
+For the charge h[t] = charge(v[t-1], x[t]), the spike s[t] = 1 where h[t] >= V_th, the reset v[t] = reset(h[t], s[t])
+and the surrogate derivative S' at h[t] - V_th,
 
     through[t] = dv[t]/dh[t] = (1 - s[t]) + (v_reset - h[t]) S'    (hard reset; without the last term where detached)
                              = 1 - V_th S'                         (soft reset; 1 where detached)
@@ -12,8 +12,8 @@ stay in the cache for all T timesteps, and h is computed again in the backward p
 input is kept. Any order of the axes in memory (channels last) is kept.
 
 bfloat16 and float16 inputs: potentials and derivatives are float32, spikes and gradients have the input's dtype.
-(SpikingJelly's own node rounds its potential to the input's dtype at every timestep on the CPU.) First derivatives only:
-a graph of the gradient is refused, so curvature must run on other neurons.
+(SpikingJelly's own node rounds its potential to the input's dtype at every timestep on the CPU.) First derivatives
+only: a graph of the gradient is refused, so curvature must run on other neurons.
 """
 
 import math
@@ -48,16 +48,20 @@ def fast_training(model: nn.Module) -> Iterator[None]:
             module.__dict__.pop("forward", None)
 
 
+_STEPS = (
+    "PiecewiseQuadratic PiecewiseExp Sigmoid SoftSign SuperSpike ATan NonzeroSignLogAbs Erf PiecewiseLeakyReLU "
+    "SquarewaveFourierSeries S2NN QPseudoSpike LeakyKReLU FakeNumericalGradient LogTailedReLU Rect"
+).split()
+"""SpikingJelly's surrogates that give 1 where h >= V_th and 0 elsewhere, and learn nothing themselves."""
+
+
 def _replaceable(module: nn.Module) -> bool:
     if not replaceable(module) or module.step_mode != "m" or "forward" in module.__dict__:
         return False
     from spikingjelly.activation_based import surrogate
 
-    emits_steps = (surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp, surrogate.Sigmoid, surrogate.SoftSign,
-                   surrogate.SuperSpike, surrogate.ATan, surrogate.NonzeroSignLogAbs, surrogate.Erf,
-                   surrogate.PiecewiseLeakyReLU, surrogate.SquarewaveFourierSeries, surrogate.S2NN, surrogate.QPseudoSpike,
-                   surrogate.LeakyKReLU, surrogate.FakeNumericalGradient, surrogate.LogTailedReLU, surrogate.Rect)  # fmt: skip
-    return type(module.surrogate_function) in emits_steps and module.surrogate_function.spiking
+    function = module.surrogate_function
+    return type(function) in [getattr(surrogate, name) for name in _STEPS] and function.spiking
 
 
 def _forward(neuron: nn.Module, currents: Tensor) -> Tensor:
@@ -135,10 +139,12 @@ class _Neurons(torch.autograd.Function):
 
 
 def _blocks(currents: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor]]]:
-    """Ranges of neurons, each with room to work in: two arrays (T, size) and one (size,), used again for every block."""
+    """Ranges of neurons, each with room to work in, used again for every block: two arrays (T, size), one (size,)."""
     steps, neurons = currents.shape
     size = max(1, min(neurons, BLOCK * torch.get_num_threads()))
-    room = [torch.empty(shape, dtype=dtype, device=currents.device) for shape in ((steps, size), (steps, size), (size,))]
+    room = [
+        torch.empty(shape, dtype=dtype, device=currents.device) for shape in ((steps, size), (steps, size), (size,))
+    ]
     for begin in range(0, neurons, size):
         here = min(size, neurons - begin)
         yield slice(begin, begin + here), tuple(array[..., :here] for array in room)
@@ -194,7 +200,7 @@ def _slopes(neuron: nn.Module, charged: Tensor, fired: Tensor) -> tuple[Tensor, 
 
 
 def _derivative(surrogate_function: nn.Module, distance: Tensor) -> Tensor:
-    """S' at ``distance`` = h - V_th, written over it for the papers' three surrogates, SpikingJelly's own for others."""
+    """S' at ``distance`` = h - V_th; the papers' three surrogates write over it, others are SpikingJelly's own."""
     from spikingjelly.activation_based import surrogate
 
     kind, alpha = type(surrogate_function), getattr(surrogate_function, "alpha", None)

@@ -114,7 +114,7 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--train-examples", type=int, help="Use the first N training examples, balanced over classes.  [all]")
 @click.option("--augment/--no-augment", default=False, help="The data set's augmentation of training inputs.  [no]")
 @click.option("--amp", default="off", show_default=True, help="Precision of the training forward: off, bf16 or fp16.")
-@click.option("--channels-last/--no-channels-last", default=False, help="Memory format of the convolutions.  [no]")
+@click.option("--channels-last/--no-channels-last", default=False, help="Memory format of images: often faster.  [no]")
 @click.option("--compile/--no-compile", default=False, help="torch.compile the training forward.  [no]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--seed", default=0, show_default=True)
@@ -146,6 +146,8 @@ def train(
     beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
     if beyond:
         raise click.UsageError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
+    if config.amp == "fp16" and device == "cpu":
+        click.echo("Warning: fp16 is very slow on a CPU; give --amp bf16 or --amp off.", err=True)
     run = RunFolder(folder)
     with processes(device):
         shown = Progress if rank() == 0 else None

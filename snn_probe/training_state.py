@@ -32,9 +32,8 @@ class TrainingState:
         if self._number(epoch) == self._number(self.epoch) and self.step is not None:
             return
         model = build_network(self.config, self.network, stage).to(self.device)
-        optimizer = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad], lr=self.config.learning_rate, weight_decay=0.0
-        )
+        weights = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(weights, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
         step = TrainingStep(self.config, model, optimizer, stage.objective())
         if self.step is not None:
             model.load_state_dict(self.step.model.state_dict(), strict=True)

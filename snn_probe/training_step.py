@@ -35,8 +35,7 @@ class TrainingStep:
         self.device = next(iter(self.params.values())).device
         self.half = _HALF.get(config.amp)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
-        if config.channels_last:
-            model.to(memory_format=torch.channels_last)
+        self.channels_last = config.channels_last
         forward = torch.compile(model) if config.compile else model
         self.forward = DistributedDataParallel(forward) if world_size() > 1 else forward
 
@@ -51,6 +50,8 @@ class TrainingStep:
     def __call__(self, inputs: Tensor, labels: Tensor, share: float, *, where: str) -> tuple[float, float, Tensor]:
         """Take one step; returns the loss, the norm of the gradient of all parameters (NaN where fp16 overflowed, and
         the step was left out), and the logits' mean over time. Raises TrainingDiverged before the step is taken."""
+        if self.channels_last and inputs.ndim == 4:  # of the inputs alone: the layers keep their order
+            inputs = inputs.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
             logits = self.forward(inputs)
         logits = logits.float() if self.half is not None else logits

@@ -1,4 +1,4 @@
-"""Curvature of the training objective: top eigenvalues, trace and spectral density of the Hessian or Gauss-Newton matrix.
+"""Curvature of the training objective: top eigenvalues, trace and density of the Hessian or Gauss-Newton matrix.
 
 What is differentiated, and how the two forward modes differ, is said in :mod:`snn_probe.probes.operator`. Everything is
 measured in eval mode on the batches given; all of P, or the parameters that ``params`` selects (a layer, say).
@@ -25,6 +25,7 @@ from snn_probe.probes.operator import (
     spikes_as,
     warn_of_flat_surrogates,
 )
+from snn_probe.probes.second_order import second_order
 from snn_probe.results import Result
 from snn_probe.temporal import Batches, check_temporal, probing
 
@@ -176,7 +177,7 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
     """The checked operator, and the settings that every curvature result carries."""
     check_choice("operator", operator, OPERATORS)
     check_choice("forward", forward, FORWARDS)
-    if not callable(objective):
+    if not callable(objective) or isinstance(objective, type):
         raise ValueError(
             f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params)."
         )
@@ -184,7 +185,8 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
         chosen = trainable(model, params=params)
         held = list(on_device(batches, device_of(model)))
         steps = check_temporal(model, held[0][0][:2])
-        with spikes_as(model, forward):
+        _check_labels(model, held)
+        with spikes_as(model, forward), second_order(model):
             flat = warn_of_flat_surrogates(model) if operator == "hessian" else []
             curvature = CurvatureOperator(model, held, objective, chosen, operator=operator)
             settings = {
@@ -197,9 +199,24 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
                 "num_steps_simulated": steps,
                 "seed": seed,
                 "graphs_kept": curvature.kept,
+                "examples_at_once": curvature.examples_at_once,
                 "without_second_derivative": flat,
             }
             yield curvature, settings
+
+
+def _check_labels(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        classes = model(batches[0][0][:1]).shape[-1]
+    for i, (_, labels) in enumerate(batches):
+        if labels.dtype != torch.int64:
+            raise ValueError(f"Batch {i} has labels of type {labels.dtype}; give class numbers of type torch.int64.")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"Batch {i} has labels from {low} to {high}, but the model has {classes} classes; "
+                f"give labels from 0 to {classes - 1}."
+            )
 
 
 def _gaussian(curvature: CurvatureOperator, seed: int) -> Tensor:

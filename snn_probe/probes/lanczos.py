@@ -100,7 +100,7 @@ def quadrature(matvec: Matvec, start: Tensor, *, num_steps: int) -> tuple[np.nda
 
 
 def orthogonalized(image: Tensor, vectors: Tensor) -> tuple[Tensor, np.ndarray]:
-    """``image`` minus its part in the span of the orthonormal rows of ``vectors``, twice for rounding; and that part."""
+    """``image`` less its part in the span of the orthonormal rows of ``vectors``, twice for rounding; and that part."""
     first = vectors @ image
     image = image - vectors.T @ first
     second = vectors @ image

@@ -18,22 +18,27 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from snn_probe.parameters import flatten, unflatten
+from snn_probe.parameters import flatten, trainable, unflatten
 from snn_probe.temporal import spiking_layers
 
 OPERATORS = ("hessian", "ggn")
 FORWARDS = ("spiking", "relaxed")
 
-_MEMORY_SHARE = 0.4  # of the free memory, for graphs kept between products
+_MEMORY_SHARE = 0.4  # of the free memory, for graphs: all of them if they are kept, else one
+_FEW = 5  # examples from which the memory of a graph is measured
 _SYMMETRY = 1e-3  # relative asymmetry from which a warning is given (float32 rounding stays well below)
 
 
 class CurvatureOperator:
-    """``operator @ v`` over fixed batches. Use inside :func:`snn_probe.temporal.probing`.
+    """``operator @ v`` over fixed batches, for the parameters ``params``; inside :func:`snn_probe.temporal.probing`.
 
-    The graphs of the gradients are kept between products while they fit into memory, else rebuilt batch by batch.
-    ``products`` counts the products taken, ``kept`` says whether graphs are kept.
+    The objective sees all trainable parameters; those not in ``params`` stop requiring gradients (until ``probing``
+    ends), so that products for one layer reach down to that layer only. The graphs of the gradients are kept between
+    products while they fit into a share of the free memory; else they are rebuilt at every product, in pieces of at
+    most ``examples_at_once`` examples that do fit. ``products`` counts the products taken, ``kept`` says which it is,
+    ``bytes_per_example`` what a graph was measured to hold. Raises ValueError for an objective that does not fit.
     """
 
     def __init__(
@@ -45,22 +50,31 @@ class CurvatureOperator:
         *,
         operator: str = "hessian",
     ):
-        self.model, self.objective, self.params = model, objective, params
-        self.batches, self.operator = list(batches), operator
-        self.count = sum(len(labels) for _, labels in self.batches)
+        self.model, self.objective, self.params, self.operator = model, objective, params, operator
+        self.weights = trainable(model)
+        for name, parameter in self.weights.items():
+            parameter.requires_grad_(name in params)
+        self.count = sum(len(labels) for _, labels in batches)
         self.size = sum(p.numel() for p in params.values())
         self.products = 0
-        self._graphs: list[Callable[[Tensor], Tensor]] | None = None
-        self.kept = self._fits()
-        if self.kept:
-            self._graphs = [self._graph(*batch) for batch in self.batches]
+        allowed = _MEMORY_SHARE * _free_bytes(self.zeros().device)
+        self.bytes_per_example = self._measured(*batches[0])
+        self.kept = self.bytes_per_example * self.count < allowed
+        largest = max(len(labels) for _, labels in batches)
+        self.examples_at_once = largest if self.kept else min(largest, max(1, int(allowed / self.bytes_per_example)))
+        self.pieces = [
+            piece
+            for batch in batches
+            for piece in zip(*(tensor.split(self.examples_at_once) for tensor in batch), strict=True)
+        ]
+        self._graphs = [self._graph(*piece) for piece in self.pieces] if self.kept else None
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         """The product with ``vector`` (P,), of its type and on its device."""
         self.products += 1
         total = torch.zeros_like(vector)
-        graphs = self._graphs if self._graphs is not None else (self._graph(*batch) for batch in self.batches)
-        for graph, (_, labels) in zip(graphs, self.batches, strict=True):
+        graphs = self._graphs if self._graphs is not None else (self._graph(*piece) for piece in self.pieces)
+        for graph, (_, labels) in zip(graphs, self.pieces, strict=True):
             total += graph(vector) * (len(labels) / self.count)
         return total
 
@@ -69,69 +83,96 @@ class CurvatureOperator:
         return torch.zeros_like(flatten({n: p.detach() for n, p in self.params.items()}))
 
     def _graph(self, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        leaves = list(self.params.values())
         logits = self.model(inputs)
-        loss = self.objective(logits, labels, self.params)
-        if not torch.isfinite(loss):
-            raise ValueError("The loss is not finite; probe a checkpoint from before training diverged.")
-        if self.operator == "hessian":
-            gradients = _present(torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True), leaves)
-            return lambda v: self._flat(_through(gradients, leaves, self._pieces(v)))
-        outer = self.objective(logits.detach().requires_grad_(), labels, self.params)
-        return self._gauss_newton(logits, labels, outer, leaves)
+        if self.operator == "ggn":
+            return self._gauss_newton(logits, labels)
+        gradients = self._gradients(self._loss(logits, labels))
+        return lambda v: self._flat(_through(gradients, self._leaves, self._shaped(v)))
 
-    def _gauss_newton(self, logits: Tensor, labels: Tensor, outer: Tensor, leaves: list[Tensor]):
+    def _gauss_newton(self, logits: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
         """J^T (d^2 L/dz^2) J v: J v is the derivative of J^T u with respect to u, in the direction v."""
         dummy = torch.zeros_like(logits, requires_grad=True)
-        pulled = _present(torch.autograd.grad(logits, leaves, dummy, create_graph=True, allow_unused=True), leaves)
+        pulled = self._gradients(logits, dummy)
         read = logits.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.objective(read, labels, self.params), read, create_graph=True)
-        penalty = torch.autograd.grad(outer, leaves, create_graph=True, allow_unused=True)
+        loss = self._loss(read, labels)
+        (slope,) = torch.autograd.grad(loss, read, create_graph=True)
+        penalty = self._gradients(self._loss(logits.detach(), labels))
 
         def product(v: Tensor) -> Tensor:
-            pieces = self._pieces(v)
-            (pushed,) = torch.autograd.grad(pulled, dummy, pieces, retain_graph=True)
-            (curved,) = torch.autograd.grad(slope, read, pushed, retain_graph=True)
-            back = torch.autograd.grad(logits, leaves, curved, retain_graph=True, allow_unused=True)
-            total = self._flat(back)
-            if any(g is not None for g in penalty):
-                total = total + self._flat(_through(_present(penalty, leaves), leaves, pieces))
+            shaped = self._shaped(v)
+            total = self._flat(_through(penalty, self._leaves, shaped))
+            (pushed,) = _through(pulled, [dummy], shaped)
+            (curved,) = (None,) if pushed is None else _through([slope], [read], [pushed])
+            if curved is not None:
+                total += self._flat(
+                    torch.autograd.grad(logits, self._leaves, curved, retain_graph=True, allow_unused=True)
+                )
             return total
 
         return product
 
-    def _pieces(self, vector: Tensor) -> list[Tensor]:
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            loss = self.objective(logits, labels, self.weights)
+        except KeyError as error:
+            raise ValueError(
+                f"The objective needs the parameter {error.args[0]!r}, which is no trainable parameter of the model; "
+                "give an objective that fits the model."
+            ) from error
+        if not isinstance(loss, Tensor) or loss.ndim != 0:
+            came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"The objective returned {came}; give a scalar tensor, the mean over the examples.")
+        if not torch.isfinite(loss):
+            raise ValueError("The loss is not finite; probe a checkpoint from before training diverged.")
+        return loss
+
+    @property
+    def _leaves(self) -> list[Tensor]:
+        return list(self.params.values())
+
+    def _gradients(self, of: Tensor, weights: Tensor | None = None) -> list[Tensor | None]:
+        if not of.requires_grad:
+            return [None] * len(self.params)
+        return list(torch.autograd.grad(of, self._leaves, weights, create_graph=True, allow_unused=True))
+
+    def _shaped(self, vector: Tensor) -> list[Tensor]:
         return list(unflatten(vector, self.params).values())
 
     def _flat(self, pieces: Sequence[Tensor | None]) -> Tensor:
-        filled = _present([None if g is None else g.detach() for g in pieces], list(self.params.values()))
+        """Zeros where the loss does not depend on a parameter."""
+        filled = [torch.zeros_like(p) if g is None else g.detach() for g, p in zip(pieces, self._leaves, strict=True)]
         return flatten(dict(zip(self.params, filled, strict=True)))
 
-    def _fits(self) -> bool:
-        """Whether the graphs of all batches together stay below the share of free memory; measured on the first."""
-        held = 0
-
-        def pack(tensor: Tensor) -> Tensor:
-            nonlocal held
-            held += tensor.numel() * tensor.element_size()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            self._graph(*self.batches[0])
-        return held / len(self.batches[0][1]) * self.count < _MEMORY_SHARE * _free_bytes(self.zeros().device)
+    def _measured(self, inputs: Tensor, labels: Tensor) -> float:
+        """Bytes that the graph of one more example holds, from the graphs of two and of a few."""
+        two, few = (min(n, len(labels)) for n in (2, _FEW))  # one alone is laid out in memory in another way
+        held = [_held_bytes(lambda n=n: self._graph(inputs[:n], labels[:n])) for n in (two, few)]
+        return max(1.0, held[1] / few if two == few else (held[1] - held[0]) / (few - two))
 
 
-def _present(gradients: Sequence[Tensor | None], leaves: list[Tensor]) -> list[Tensor]:
-    """Zeros where the loss does not depend on a parameter."""
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True)]
+def _held_bytes(build: Callable[[], object]) -> int:
+    """Memory of the tensors that the graph made by ``build`` keeps, each storage counted once."""
+    saved: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        graph = build()
+    held = sum(size for storage, size in saved.values() if not storage.expired())
+    del graph  # until here: what only passed through has expired, what the graph holds has not
+    return held
 
 
-def _through(gradients: list[Tensor], leaves: list[Tensor], vector: list[Tensor]) -> Sequence[Tensor | None]:
-    live = [(g, v) for g, v in zip(gradients, vector, strict=True) if g.requires_grad]
+def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: list[Tensor]) -> Sequence[Tensor | None]:
+    """The derivative of ``outputs`` . ``vector`` with respect to ``inputs``, keeping the graph."""
+    live = [(g, v) for g, v in zip(outputs, vector, strict=True) if g is not None and g.requires_grad]
     if not live:
-        return [None] * len(leaves)
+        return [None] * len(inputs)
     outputs, weights = zip(*live, strict=True)
-    return torch.autograd.grad(outputs, leaves, weights, retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)
 
 
 def _free_bytes(device: torch.device) -> float:
@@ -188,14 +229,14 @@ def warn_of_flat_surrogates(model: nn.Module) -> list[str]:
 
 
 def asymmetry(operator: CurvatureOperator, u: Tensor, v: Tensor, product: Tensor) -> float:
-    """|u.(Av) - v.(Au)| relative to the larger of |Au||v| and |Av||u|; ``product`` is Av. Warns when it is not small."""
+    """|u.(Av) - v.(Au)| over the larger of |Au||v| and |Av||u|; ``product`` is Av. Warns when it is not small."""
     other = operator @ u
     scale = max(float(other.norm() * v.norm()), float(product.norm() * u.norm()), torch.finfo(v.dtype).tiny)
     found = abs(float(u @ product) - float(v @ other)) / scale
     if found > _SYMMETRY:
         warnings.warn(
-            f"The curvature operator is not symmetric (relative asymmetry {found:.1e}): a surrogate's second derivative "
-            "is wrong or the model is not deterministic, so eigenvalues mean nothing.",
+            f"The curvature operator is not symmetric (relative asymmetry {found:.1e}): a surrogate's second "
+            "derivative is wrong or the model is not deterministic, so eigenvalues mean nothing.",
             stacklevel=3,
         )
     return found
