@@ -1,5 +1,6 @@
 """The command line: parse, call, save, print the path. Heavy imports are inside the commands, so --help is fast."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ class _Group(click.Group):
             said = " ".join(str(error).split())
             if not isinstance(error, ValueError | OSError | RuntimeError):  # foreseen nowhere
                 said = f"{type(error).__name__}: {said}; run snnprobe --debug for the traceback, and please report it."
-            click.echo(f"Error: {said}", err=True)
+            if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first speaks
+                click.echo(f"Error: {said}", err=True)
             raise SystemExit(1) from None
 
 

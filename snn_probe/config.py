@@ -63,8 +63,9 @@ class RunConfig:
     stage leaves out, and afterwards say what the finished network is: the last stage's, and all epochs together.
 
     ``width``: scales every channel count of the network. ``neuron``: fields of :class:`snn_probe.lif.Neuron`; None is
-    the network's own. ``train_examples``: the first so many of the training split (None: all). ``augment``: the data
-    set's augmentation of training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
+    the network's own. ``train_examples``: the first so many of the training split (None: all). ``eval_examples``: after each
+    epoch the first so many of validation and of test are evaluated. ``augment``: the data set's augmentation of
+    training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
     precision of the forward pass in training (autocast); loss, penalty and weights are float32. ``channels_last``:
     memory format of images, which every layer keeps, ``compile``: torch.compile of the training forward; both change numbers by
     rounding only. ``batch_size`` counts all processes together.
@@ -91,6 +92,7 @@ class RunConfig:
     amp: str = "off"
     channels_last: bool = False
     compile: bool = False
+    eval_examples: int | None = None
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self):
@@ -104,7 +106,7 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give its name.")
         _whole("batch_size", self.batch_size, low=1)
         _whole("seed", self.seed, low=0)
-        for name in ("train_examples", "image_size"):
+        for name in ("train_examples", "image_size", "eval_examples"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), low=1)
         for name in ("augment", "channels_last", "compile"):

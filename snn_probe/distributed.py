@@ -1,15 +1,26 @@
 """Many processes, started by torchrun: rank, world size, sums over ranks. Without torchrun everything is one process.
 
 torchrun says in the environment who is who (RANK, WORLD_SIZE, LOCAL_RANK); nothing here starts a process.
+
+Training always works with all processes. A probe does so only inside :func:`dealing`, so that a program of several
+processes may also call a probe in one of them alone. Inside it every process calls the same probes with the same
+model and batches, reads and checks all examples, and computes with every W-th batch (:func:`dealt`); sums and counts
+are added over processes (:func:`pooled`) before anything is divided, so each has the answer of one process alone.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
+
+_depth = 0  # of dealing contexts that are open
 
 
 def rank() -> int:
@@ -24,11 +35,14 @@ def world_size() -> int:
 
 @contextmanager
 def processes(device: str | torch.device = "cpu") -> Iterator[None]:
-    """Join the other processes that torchrun started (NCCL for CUDA devices, gloo otherwise) until the context ends."""
+    """Join the other processes that torchrun started until the context ends.
+
+    Tensors on the CPU go through gloo; those on CUDA devices, if ``device`` is one, through NCCL.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or _grouped():
         yield
         return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield
     finally:
@@ -82,10 +96,92 @@ def same_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def wait() -> None:
-    """Until every process is here."""
-    if world_size() > 1:
-        dist.barrier()
+@contextmanager
+def dealing() -> Iterator[None]:
+    """Within this context probes deal their batches to the processes; all of them must call the same probes alike."""
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
+def members() -> int:
+    """How many processes share a probe's work: all of them inside :func:`dealing`, else 1."""
+    return world_size() if _depth else 1
+
+
+def leads() -> bool:
+    """Whether this process is the one, of those that share the work, that writes and says something."""
+    return members() == 1 or rank() == 0
+
+
+def dealt(items: Iterable[T]) -> Iterator[T]:
+    """This process's items, every ``members()``-th; all are read, in every process."""
+    return islice(items, rank(), None, members()) if members() > 1 else iter(items)
+
+
+def pooled(tensor: Tensor) -> Tensor:
+    """The sum of ``tensor`` over the processes that share the work, on its device; the same bits in each of them."""
+    if members() == 1:
+        return tensor
+    moved = tensor.detach().clone() if _carried(tensor.device) else tensor.detach().to(_carrier())
+    dist.all_reduce(moved)
+    return moved.to(tensor.device)
+
+
+def gathered(value: T) -> list[T]:
+    """What each of the processes that share the work gives, by rank; values that can be pickled, no CUDA tensors."""
+    if members() == 1:
+        return [value]
+    found: list[Any] = [None] * members()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def told(tensor: Tensor) -> Tensor:
+    """The first process's ``tensor`` in all that share the work; one of this shape and type must be given by each."""
+    if members() == 1:
+        return tensor
+    moved = tensor.detach().clone() if _carried(tensor.device) else tensor.detach().to(_carrier())
+    dist.broadcast(moved, 0)
+    return moved.to(tensor.device)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Work that each of the processes does by itself: if it fails in one it fails in all, so none waits for another.
+
+    Where the error did not happen a ValueError is raised as the same ValueError, any other as a RuntimeError that names
+    the process. What does not end in an Exception (an interrupt) is not announced: torchrun stops the others.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        if members() == 1:
+            raise
+        error = caught
+    if not pooled(torch.tensor(float(error is not None))):
+        return
+    announced = gathered(None if error is None else (isinstance(error, ValueError), type(error).__name__, str(error)))
+    if error is not None:
+        raise error
+    for number, failure in enumerate(announced):
+        if failure is not None:
+            foreseen, kind, said = failure
+            raise ValueError(said) if foreseen else RuntimeError(f"Process {number} stopped with {kind}: {said}")
+
+
+def _carried(device: torch.device) -> bool:
+    """Whether the processes' backend takes tensors of this device."""
+    return device.type in {entry.split(":")[0] for entry in dist.get_backend_config().split(",")}
+
+
+def _carrier() -> torch.device:
+    """A device of which the processes' backend takes tensors."""
+    return torch.device("cpu" if _carried(torch.device("cpu")) else "cuda")
 
 
 def _grouped() -> bool:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pandas as pd
 
 from snn_probe.checkpoint import Checkpoint, build_model, load
 from snn_probe.data import batches
-from snn_probe.distributed import own_device
+from snn_probe.distributed import dealing, leads, own_device, processes, together
 from snn_probe.files import write_atomically
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
 from snn_probe.progress import Progress
@@ -58,10 +60,13 @@ def run(
     data_root: Path | None,
     device: str,
 ) -> list[Result]:
-    """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure."""
+    """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure.
+
+    Under torchrun the processes share the work, from here to the end of the command; the first alone writes and prints.
+    """
+    click.get_current_context().with_resource(_shared_work(device))
     out = out or default_out(checkpoints)
     written: list[Path] = []
-    others: list[Path] = []
     found: dict[str, list[Result]] = {}
     for wanted in measurements:
         for path, label in zip(checkpoints, labels(checkpoints), strict=True):
@@ -71,6 +76,26 @@ def run(
             if not as_json:
                 source, said = result.source, wanted.lines(result)
                 click.echo("\n".join([f"{path}  ({source['run']}, epoch {source['epoch']})", *said]))
+    with together():
+        if leads():
+            _finish(found, written, out, no_figure=no_figure, as_json=as_json)
+    return [result for results in found.values() for result in results]
+
+
+@contextmanager
+def _shared_work(device: str) -> Iterator[None]:
+    """Among the processes that torchrun started, if it did; all but the first are silent."""
+    with processes(own_device(device)), dealing():
+        if leads():
+            yield
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+
+
+def _finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, no_figure: bool, as_json: bool) -> None:
+    """The tables and figures of several results together; then say what was written."""
+    others: list[Path] = []
     for name, results in found.items():
         if len(results) > 1:
             others.append(out / f"{name}.csv")
@@ -82,7 +107,6 @@ def run(
         click.echo(texts[0] if len(texts) == 1 else json.dumps([json.loads(text) for text in texts]))
     for path in written + others:
         click.echo(path, err=as_json)
-    return [result for results in found.values() for result in results]
 
 
 def _measured(
@@ -104,14 +128,16 @@ def _measured(
     settings = {**found.settings, "split": split, "num_examples": count}
     source = {**checkpoint.card, "file": path.name, "stage": asdict(checkpoint.stage)}
     result = replace(found, settings=settings, source=source)
-    save(result, written)
+    with together():
+        if leads():
+            save(result, written)
     return result
 
 
 def examples(
     checkpoint: Checkpoint, split: str, num_examples: int | None, data_root: Path | None = None
 ) -> tuple[Any, int]:
-    """The first ``num_examples`` of the split (512, or all if fewer), of the training split only what was trained on."""
+    """The first ``num_examples`` of the split (512, or all if fewer); of train only what was trained on."""
     config, common = checkpoint.config, dict(stage=checkpoint.stage, data_root=data_root)
     data = load_split(config, split, **common)
     most = len(data) if split != "train" or config.train_examples is None else config.train_examples

@@ -112,6 +112,9 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, before the cosine schedule.")
 @click.option("--train-examples", type=int, help="Use the first N training examples, balanced over classes.  [all]")
+@click.option(
+    "--eval-examples", type=int, help="Evaluate the first N of validation and of test after each epoch.  [all]"
+)
 @click.option("--augment/--no-augment", default=False, help="The data set's augmentation of training inputs.  [no]")
 @click.option("--amp", default="off", show_default=True, help="Precision of the training forward: off, bf16 or fp16.")
 @click.option("--channels-last/--no-channels-last", default=False, help="Memory format of images: often faster.  [no]")

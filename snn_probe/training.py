@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from snn_probe.checkpoint import Checkpoint, make_checkpoint, save
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import batches
-from snn_probe.distributed import own_device, rank, same_buffers, share, summed, wait, world_size
+from snn_probe.distributed import dealing, own_device, rank, same_buffers, share, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
 from snn_probe.results import environment
 from snn_probe.run_folder import RunFolder
@@ -27,7 +28,7 @@ from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
 
 __all__ = ["Evaluation", "TrainingDiverged", "evaluate", "train"]
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 64  # what stays in the cache: larger ones are slower on a CPU
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -69,9 +70,9 @@ def train(
     run = RunFolder(folder) if folder is not None else None
     name = run.path.resolve().name if run else config.run_name()
     if run:
-        if rank() == 0:
-            run.begin(config.to_dict(), resume=resume)
-        wait()
+        with dealing(), together():
+            if rank() == 0:
+                run.begin(config.to_dict(), resume=resume)
         if resume and (saved := run.read_resume()) is not None:
             state.restore(saved)
             _refuse_lost(kept, state, run)
@@ -120,11 +121,12 @@ def _epochs(
         checkpoint = make_checkpoint(
             state.step.model, config, state.network, run=name, kind="last", epoch=epoch, metrics=row, environment=place
         )
-        if run and rank() == 0:
-            for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
-                save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
-            run.write_metrics(state.rows)
-            run.write_resume(state.saved())
+        with dealing(), together():
+            if run and rank() == 0:
+                for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
+                    save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
+                run.write_metrics(state.rows)
+                run.write_resume(state.saved())
         yield checkpoint
 
 
@@ -161,7 +163,8 @@ def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[s
     wrong = not_finite(model.state_dict())  # neurons that read NaN stay silent: the loss may not show it
     row: dict[str, float] = {}
     for split in ("validation", "test"):
-        found = _evaluate_share(model, batches(data[split], EVALUATION_BATCH), state.device)
+        shown = _first(batches(data[split], EVALUATION_BATCH), state.config.eval_examples)
+        found = _evaluate_share(model, shown, state.device)
         if wrong or not math.isfinite(found.loss):
             cause = repr(wrong[0]) if wrong else f"the {split} loss"
             raise TrainingDiverged(
@@ -170,6 +173,17 @@ def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[s
         row |= {f"{split}_loss": found.loss, f"{split}_accuracy": found.accuracy}
         row["firing_rate"] = row.get("firing_rate", found.firing_rate)  # on the validation split
     return row
+
+
+def _first(all_batches, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the first ``limit`` examples."""
+    left = math.inf if limit is None else limit
+    for inputs, labels in all_batches:
+        if left <= 0:
+            return
+        count = int(min(left, len(labels)))
+        yield inputs[:count], labels[:count]
+        left -= count
 
 
 def _evaluate_share(model, all_batches, device: torch.device) -> Evaluation:

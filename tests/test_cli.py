@@ -157,6 +157,7 @@ def test_training_options_reach_the_configuration(trained):
         "amp": "off",
         "channels_last": False,
         "compile": False,
+        "eval_examples": None,
         "stages": [],
     }
     assert load(trained.events_last).config.augment is True

@@ -161,6 +161,7 @@ def test_plain_dict_writes_every_field_out_defaults_included():
         "amp": "off",
         "channels_last": False,
         "compile": False,
+        "eval_examples": None,
         "stages": [],
     }
 
@@ -174,7 +175,7 @@ def test_unknown_keys_are_refused():
     said = (
         "The configuration has unknown keys lr, method_; allowed are method, dataset, model, num_steps, epochs, "
         "batch_size, learning_rate, train_examples, augment, seed, hyperparameters, width, neuron, image_size, classes, "
-        "amp, channels_last, compile, stages."
+        "amp, channels_last, compile, eval_examples, stages."
     )
     with pytest.raises(ValueError, match=sentence(said)):
         RunConfig.from_dict({"method_": "sdt", "lr": 0.1, "seed": 1})

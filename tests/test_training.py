@@ -131,7 +131,7 @@ def test_two_epochs_are_those_of_a_plain_loop(config):
         losses, plain, hits, norms = 0.0, 0.0, 0, []
         for chosen in (order[:16], order[16:32], order[32:]):
             adam.param_groups[0]["lr"] = rate
-            (inputs, _), = data.feed([chosen], augment_seed=seeds[1] if config.augment else None)
+            ((inputs, _),) = data.feed([chosen], augment_seed=seeds[1] if config.augment else None)
             assert torch.equal(inputs, data.inputs[chosen]) != config.augment
             logits = model(inputs)
             loss = config.objective()(logits, data.labels[chosen], dict(model.named_parameters()))
@@ -523,7 +523,7 @@ def scripted(monkeypatch, accuracies, losses):
     script = iter([*zip(accuracies, losses, strict=True)])
 
     def evaluation(model, data, objective=None):
-        if len(data.split) == 360:
+        if sum(len(labels) for _, labels in data) == 360:
             return Evaluation(0.0, 1.0, 0.1, 360)
         accuracy, loss = next(script)
         return Evaluation(loss, accuracy, 0.1, 179)
@@ -566,7 +566,11 @@ def test_best_is_the_best_on_validation_also_across_a_break(
         ({}, {"save_epochs": [5, 1]}, r"^save_epochs is \[1, 5\]; give whole numbers from 1 to epochs, which is 4\.$"),
         ({}, {"save_epochs": [1.5]}, r"^save_epochs is \[1\.5\]; give whole numbers from 1 to epochs, which is 4\.$"),
         ({}, {"save_epochs": [True]}, r"^save_epochs is \[True\]; give whole numbers from 1 to epochs, which is 4\.$"),
-        ({"dataset": "mnist"}, {}, r"^dataset is 'mnist'; give one of 'digits', 'event-digits', 'cifar10', 'cifar100', 'imagenet', 'image-folder', 'cifar10-dvs', 'n-caltech101', 'dvs128-gesture', 'n-mnist'\.$"),
+        (
+            {"dataset": "mnist"},
+            {},
+            r"^dataset is 'mnist'; give one of 'digits', 'event-digits', 'cifar10', 'cifar100', 'imagenet', 'image-folder', 'cifar10-dvs', 'n-caltech101', 'dvs128-gesture', 'n-mnist'\.$",
+        ),
         ({"model": "vgg"}, {}, r"^model is 'vgg'; give one of 'tiny'"),
         ({"train_examples": 5000}, {}, r"^num_examples is 5000, but the train split of digits has 1258 examples; give"),
         ({"dataset": "event-digits", "num_steps": 9999}, {}, r"num_steps is 9999.*; "),
@@ -926,3 +930,18 @@ def test_progress_is_told_of_each_epoch_and_its_batches():
 
     finished(replace(SMALL, epochs=2), progress=progress)
     assert told == [("epoch 1/2", STEPS), ("epoch 2/2", STEPS)]
+
+
+def test_metrics_of_the_first_examples_alone():
+    config = replace(SMALL, epochs=1, eval_examples=300)
+    (found,) = finished(config)
+    row = found.card["metrics"]
+    model = build_model(found)
+    validation, test = (load_data("digits", split) for split in ("validation", "test"))
+    assert row["validation_loss"] == pytest.approx(evaluate(model, batches(validation, 64)).loss)  # it has 179
+    expected = evaluate(model, [(test.inputs[:300], test.labels[:300])])
+    assert (row["test_loss"], row["test_accuracy"]) == (pytest.approx(expected.loss), expected.accuracy)
+    assert (
+        len(test) == 360
+        and row["train_loss"] == next(train(replace(config, eval_examples=None))).card["metrics"]["train_loss"]
+    )

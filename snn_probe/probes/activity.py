@@ -17,6 +17,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
 from snn_probe.probes.timesteps import Placement, check_logits, first_tensor, placements
@@ -47,7 +48,7 @@ def spiking_activity(model: nn.Module, batches: Batches) -> Result:
     empty or not finite.
     """
     began = time.perf_counter()
-    with probing(model):
+    with together(), probing(model):
         if not spiking_layers(model):
             raise ValueError(
                 "The model has no spiking layers (modules with a surrogate_function or spike_grad) to count."
@@ -58,9 +59,12 @@ def spiking_activity(model: nn.Module, batches: Batches) -> Result:
         counters = _counters(model, first[0], num_steps)
         count = 0
         with torch.no_grad(), _counting(counters.values()):
-            for inputs, labels in chain([first], stream):
+            for inputs, labels in dealt(chain([first], stream)):
                 check_logits(model(inputs), num_steps)
                 count += len(labels)
+    count = sum(gathered(count))
+    for counter in counters.values():
+        counter.pool()
     analog = next((name for name, c in counters.items() if c.analog), None)
     settings = {
         "num_steps": num_steps,
@@ -106,6 +110,10 @@ class _Counter:
             self.sums += found
         self.calls += 1
 
+    def pool(self) -> None:
+        """Add what the other processes counted."""
+        self.sums = pooled(self.sums)
+
     def count(self, x: Tensor) -> Tensor:
         """(S, N, ...) -> (S,) in float64."""
         raise NotImplementedError
@@ -118,6 +126,10 @@ class _Spikes(_Counter):
 
     def hook(self, module, args, result):
         self.add(first_tensor(self.name, result))
+
+    def pool(self) -> None:
+        super().pool()
+        self.neurons = max(gathered(self.neurons))  # 0 where there was no batch
 
     def count(self, x: Tensor) -> Tensor:
         self.neurons = x[0, 0].numel() * self.uses

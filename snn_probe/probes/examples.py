@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from snn_probe.distributed import dealt, members, rank
 from snn_probe.probes.batching import on_device
 from snn_probe.temporal import Batches
 
@@ -16,7 +17,8 @@ class Examples:
     """Batches for many passes: checked once and, if they are small enough, kept on the device.
 
     ``first`` holds two inputs, ``count`` the number of examples, ``sha256`` tells them apart from others, however they
-    are split into batches. Raises ValueError for batches that break their contract.
+    are split into batches. Where processes share the work these three are of all examples; iterating gives, and the
+    device keeps, this process's batches. Raises ValueError for batches that break their contract.
     """
 
     def __init__(self, batches: Batches, device: torch.device):
@@ -24,12 +26,14 @@ class Examples:
         self.held: list[tuple[Tensor, Tensor]] | None = []
         self.first, self.count = None, 0
         size, hashes = 0, (hashlib.sha256(), hashlib.sha256())
-        for pair in on_device(batches, device):
+        for number, pair in enumerate(on_device(batches, device)):
             self.first = pair[0][:2] if self.first is None else self.first
             self.count += len(pair[1])
-            size += sum(t.numel() * t.element_size() for t in pair)
             for tensor, sha256 in zip(pair, hashes, strict=True):
                 sha256.update(_bytes(tensor))
+            if members() > 1 and number % members() != rank():
+                continue
+            size += sum(t.numel() * t.element_size() for t in pair)
             if size > HELD_BYTES:
                 self.held = None
             elif self.held is not None:
@@ -37,7 +41,7 @@ class Examples:
         self.sha256 = hashlib.sha256(b"".join(sha256.digest() for sha256 in hashes)).hexdigest()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.held) if self.held is not None else on_device(self.batches, self.device)
+        return iter(self.held) if self.held is not None else dealt(on_device(self.batches, self.device))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 """Exact empirical Fisher traces for every prefix of the timesteps, from one forward pass per batch.
 
-    I_t = (1/M) sum_m || (1/G) sum_{n in group m} grad_theta log p(y_n | z_n(t)) ||^2,   z_n(t) = (1/t) sum_{s<=t} O_n(s)
+    I_t = (1/M) sum_m || (1/G) sum_{n in group m} grad_theta log p(y_n | z_n(t)) ||^2,  z_n(t) = (1/t) sum_{s<=t} O_n(s)
 
 (Kim et al., AAAI 2023, arXiv 2211.14406.) G = 1 is the empirical Fisher trace; G > 1 averages gradients over a group
 before squaring, which is what published programs compute (about I_t/G plus the squared mean gradient).
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_probe.centroid import information_centroid
+from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_choice, check_whole, device_of, on_device, regrouped
@@ -62,8 +63,7 @@ def fisher_trace(
     check_choice("readout", readout, READOUTS)
     check_whole("group_size", group_size, low=1)
     read = _Reading(group_size=group_size, labels=labels, readout=readout)
-    generator = torch.Generator().manual_seed(seed)
-    with probing(model):
+    with together(), probing(model):
         chosen = trainable(model, params=params)
         counted = _Counted(on_device(batches, device_of(model)))
         stream = regrouped(counted, group_size)
@@ -74,11 +74,9 @@ def fisher_trace(
             )
         plan = _plan(model, chosen, *first, read)
         sums = _Sums(plan)
-        for inputs, targets in chain([first], stream):
-            uniform = (
-                torch.rand(len(targets), generator=generator, dtype=torch.float64) if labels == "sampled" else None
-            )
+        for inputs, targets, uniform in dealt(_with_draws(chain([first], stream), labels, seed)):
             sums.add(_squared_norms(model, chosen, plan, inputs, targets, read, uniform))
+    sums.pool()
     settings = {
         "group_size": group_size,
         "labels": labels,
@@ -241,6 +239,14 @@ def _squared_norms(model, chosen, plan: _Plan, inputs, labels, read: _Reading, u
     return squared
 
 
+def _with_draws(batches: Iterator[tuple[Tensor, Tensor]], labels: str, seed: int):
+    """Each batch with the random numbers of its examples, which follow from their place among all; None if unused."""
+    generator = torch.Generator().manual_seed(seed)
+    for inputs, targets in batches:
+        sampled = labels == "sampled"
+        yield inputs, targets, torch.rand(len(targets), generator=generator, dtype=torch.float64) if sampled else None
+
+
 class _Counted:
     """Passes batches on and counts their examples."""
 
@@ -266,6 +272,11 @@ class _Sums:
         self.first += squared.sum(-1)
         self.second += squared.square().sum(-1)
         self.groups += squared.shape[-1]
+
+    def pool(self) -> None:
+        """Add the groups of the other processes."""
+        self.first, self.second = pooled(self.first), pooled(self.second)
+        self.groups = sum(gathered(self.groups))
 
     def rows(self) -> list[dict]:
         m = self.groups

@@ -22,17 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.parameters import trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
+from snn_probe.probes.spatial import spatial_norms, summed_norms
 from snn_probe.probes.timesteps import Placement, check_logits, first_tensor, placements
 from snn_probe.results import IDENTIFYING, Result
-from snn_probe.temporal import Batches, _at_rest, _single_step, check_temporal, probing, spiking_layers
+from snn_probe.temporal import Batches, check_temporal, probing, spiking_layers
 
 Objective = Callable[..., Tensor]
 
 _CHECKED_EXAMPLES = 2  # how many examples of the first batch the run-time checks use
-_FLIPPED = 1e-4  # largest fraction of spikes that a replay may change: another order of summation flips a few
 
 
 def temporal_gradient_norms(
@@ -59,7 +60,7 @@ def temporal_gradient_norms(
         raise ValueError(
             f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params)."
         )
-    with probing(model):
+    with together(), probing(model):
         chosen = _chosen(model, layers)
         params = trainable(model)
         stream = on_device(batches, device_of(model))
@@ -68,9 +69,12 @@ def temporal_gradient_norms(
         _check_mean(model, objective, params, *(x[:_CHECKED_EXAMPLES] for x in first))
         taken = _layers(model, chosen, first[0], num_steps, given=layers is not None)
         count = 0
-        for inputs, labels in chain([first], stream):
+        for inputs, labels in dealt(chain([first], stream)):
             _add(model, objective, params, taken, inputs, labels, num_steps)
             count += len(labels)
+    count = sum(gathered(count))
+    for layer in taken:
+        layer.pool()
     settings = {
         "objective": repr(objective),
         "layers": "all spiking" if layers is None else [layer.name for layer in taken],
@@ -211,7 +215,7 @@ class _Layer:
         gradient = self.joined(d_current)
         if len(gradient) != self.placement.num_steps:
             raise ValueError(f"Layer {self.name!r} ran {len(gradient)} timesteps; give streams of one length.")
-        self.norm += _norms(gradient)
+        self.norm += summed_norms(gradient)
         self.zeros += (gradient == 0).flatten(1).sum(1).cpu()
         self.neurons = gradient[0, 0].numel()
         if not self.left_out:
@@ -219,12 +223,18 @@ class _Layer:
                 currents, spikes = (
                     self.joined([getattr(c, part) for c in self.calls]) for part in ("current", "spikes")
                 )
-                self.spatial += _spatial_norms(self.module, currents, spikes, self.joined(d_spikes))
+                self.spatial += spatial_norms(self.module, currents, spikes, self.joined(d_spikes))
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
                 self.left_out = str(error) or type(error).__name__
         self.calls.clear()
+
+    def pool(self) -> None:
+        """Add what the other processes found."""
+        self.norm, self.spatial, self.zeros = pooled(self.norm), pooled(self.spatial), pooled(self.zeros)
+        self.neurons = max(gathered(self.neurons))  # 0 where there was no batch
+        self.left_out = next(filter(None, gathered(self.left_out)), "")
 
     def rows(self, count: int) -> list[dict]:
         return [
@@ -242,12 +252,6 @@ class _Layer:
 def _edge(x: Tensor) -> GradientEdge | None:
     """The place of ``x`` in the graph; a clone has one of its own, which in-place operations later do not move."""
     return get_gradient_edge(x) if x.requires_grad else None
-
-
-def _norms(gradient: Tensor) -> Tensor:
-    """(T, N, ...) -> (T,) on the CPU: the sum over examples of the L2 norm over the rest."""
-    flat = gradient.reshape(*gradient.shape[:2], -1)
-    return torch.linalg.vector_norm(flat, dim=2, dtype=torch.float64).sum(1).cpu()
 
 
 @contextmanager
@@ -280,40 +284,3 @@ def _add(model, objective: Objective, params, layers: list[_Layer], inputs: Tens
     for layer in layers:
         pairs = [(gradient(c.d_current, c.current), gradient(c.d_spikes, c.spikes)) for c in layer.calls]
         layer.add(*map(list, zip(*pairs, strict=True)))
-
-
-def _spatial_norms(module: nn.Module, currents: Tensor, spikes: Tensor, d_spikes: Tensor) -> Tensor:
-    """Sums over examples (T,) of || dL/ds[t] ds[t]/dI[t] ||, by running the layer alone from rest.
-
-    Between timesteps its memories keep their values and lose their history. ValueError where the layer does not let it.
-    """
-    from spikingjelly.activation_based import base
-
-    if not isinstance(module, base.MemoryModule):
-        raise ValueError("not a SpikingJelly neuron")
-    sums, flipped = [], 0
-    with _at_rest(module), _single_step(module):
-        for current, expected, gradient in zip(currents, spikes, d_spikes, strict=True):
-            leaf = current.clone().requires_grad_()
-            emitted = first_tensor("", module(leaf))
-            if not torch.equal(emitted, expected):
-                flipped += int((~torch.isclose(emitted, expected, rtol=1e-4)).sum())
-            (cut,) = torch.autograd.grad(emitted, leaf, gradient)
-            sums.append(_norms(cut.unsqueeze(0)))
-            _forget(module)
-    if flipped > _FLIPPED * spikes.numel():
-        raise ValueError("run alone it emits other spikes")
-    return torch.cat(sums)
-
-
-def _forget(module: nn.Module) -> None:
-    """Cut the history of the memories of ``module``; unlike its own ``detach`` this changes no tensor."""
-
-    def cut(value):
-        if isinstance(value, Tensor):
-            return value.detach()
-        return type(value)(map(cut, value)) if type(value) in (list, tuple) else value
-
-    for part in module.modules():
-        memories = getattr(part, "_memories", {})
-        memories.update({name: cut(value) for name, value in memories.items()})

@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_probe.distributed import together
 from snn_probe.parameters import Predicate, trainable, unflatten
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_choice, check_whole, device_of, on_device
@@ -76,13 +78,19 @@ def _eigenvalues(model, batches, objective, k, tol, max_products, operator, forw
     with _prepared(model, batches, objective, operator, forward, params, seed) as (curvature, settings):
         if k > curvature.size:
             raise ValueError(f"k is {k}, but only {curvature.size} parameters are selected; give k from 1 to that.")
-        start = _gaussian(curvature, seed)
-        pairs = top_eigenpairs(curvature.__matmul__, start, k=k, tol=tol, max_products=limit, basis=max(2 * k + 20, 40))
+
+        def work() -> tuple[Eigenpairs, float]:
+            start, basis = _gaussian(curvature, seed), max(2 * k + 20, 40)
+            pairs = top_eigenpairs(curvature.__matmul__, start, k=k, tol=tol, max_products=limit, basis=basis)
+            found = _asymmetry(curvature, pairs, seed)
+            return replace(pairs, vectors=pairs.vectors.cpu()), found
+
+        pairs, asymmetric = curvature.driven(work)
         settings |= {
             "k": k,
             "tol": tol,
             "which": "algebraically largest",
-            "asymmetry": _asymmetry(curvature, pairs, seed),
+            "asymmetry": asymmetric,
         }
         rows = [
             {
@@ -94,7 +102,7 @@ def _eigenvalues(model, batches, objective, k, tol, max_products, operator, forw
             }
             for i in range(len(pairs.values))
         ]
-        vectors = [unflatten(v, curvature.params) for v in pairs.vectors]
+        vectors = [unflatten(v.to(curvature.zeros()), curvature.params) for v in pairs.vectors]
     return record.result("hessian_eigenvalues", rows, settings, model=model, began=began), vectors
 
 
@@ -116,12 +124,7 @@ def hessian_trace(
     began = time.perf_counter()
     check_whole("num_probes", num_probes, low=2)
     with _prepared(model, batches, objective, operator, forward, params, seed) as (curvature, settings):
-        generator = torch.Generator().manual_seed(seed)
-        values = []
-        for _ in range(num_probes):
-            signs = torch.randint(0, 2, (curvature.size,), generator=generator) * 2 - 1
-            u = signs.to(curvature.zeros())
-            values.append(float((u * (curvature @ u)).sum(dtype=torch.float64)))
+        values = curvature.driven(lambda: _sign_products(curvature, num_probes, seed))
         settings |= {"num_probes": num_probes}
     stderr = float(np.std(values, ddof=1) / math.sqrt(num_probes))
     rows = [{"trace": float(np.mean(values)), "stderr": stderr, "n_probes": num_probes}]
@@ -150,14 +153,7 @@ def hessian_density(
     check_whole("num_probes", num_probes, low=1)
     check_whole("num_steps", num_steps, low=2)
     with _prepared(model, batches, objective, operator, forward, params, seed) as (curvature, settings):
-        generator = torch.Generator().manual_seed(seed)
-        nodes, weights = [], []
-        for _ in range(num_probes):
-            start = torch.randn(curvature.size, generator=generator, dtype=torch.float64).to(curvature.zeros())
-            x, w = quadrature(curvature.__matmul__, start, num_steps=num_steps)
-            nodes.append(x)
-            weights.append(w / num_probes)
-        nodes, weights = np.concatenate(nodes), np.concatenate(weights)
+        nodes, weights = curvature.driven(lambda: _nodes(curvature, num_probes, num_steps, seed))
         span = float(np.ptp(nodes)) or max(abs(float(nodes[0])), 1e-12)
         width = _BROADENING * span
         grid = np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, _GRID)
@@ -172,6 +168,29 @@ def hessian_density(
     return record.result("hessian_density", rows, settings, model=model, began=began)
 
 
+def _sign_products(curvature: CurvatureOperator, num_probes: int, seed: int) -> list[float]:
+    """u.Hu for random sign vectors u."""
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(num_probes):
+        signs = torch.randint(0, 2, (curvature.size,), generator=generator) * 2 - 1
+        u = signs.to(curvature.zeros())
+        values.append(float((u * (curvature @ u)).sum(dtype=torch.float64)))
+    return values
+
+
+def _nodes(curvature: CurvatureOperator, num_probes: int, num_steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the quadratures of all random vectors; the weights add up to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, weights = [], []
+    for _ in range(num_probes):
+        start = torch.randn(curvature.size, generator=generator, dtype=torch.float64).to(curvature.zeros())
+        x, w = quadrature(curvature.__matmul__, start, num_steps=num_steps)
+        nodes.append(x)
+        weights.append(w / num_probes)
+    return np.concatenate(nodes), np.concatenate(weights)
+
+
 @contextmanager
 def _prepared(model, batches, objective, operator, forward, params, seed) -> Iterator[tuple[CurvatureOperator, dict]]:
     """The checked operator, and the settings that every curvature result carries."""
@@ -182,13 +201,15 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
             f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params)."
         )
     with probing(model):
-        chosen = trainable(model, params=params)
-        held = list(on_device(batches, device_of(model)))
-        steps = check_temporal(model, held[0][0][:2])
-        _check_labels(model, held)
+        with together():
+            chosen = trainable(model, params=params)
+            held = list(on_device(batches, device_of(model)))
+            steps = check_temporal(model, held[0][0][:2])
+            _check_labels(model, held)
         with spikes_as(model, forward), second_order(model):
-            flat = warn_of_flat_surrogates(model) if operator == "hessian" else []
-            curvature = CurvatureOperator(model, held, objective, chosen, operator=operator)
+            with together():
+                flat = warn_of_flat_surrogates(model) if operator == "hessian" else []
+                curvature = CurvatureOperator(model, held, objective, chosen, operator=operator)
             settings = {
                 "objective": repr(objective),
                 "operator": operator,

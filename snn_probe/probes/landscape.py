@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from snn_probe.distributed import gathered, leads, together
 from snn_probe.forward_only import values_only
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
@@ -61,7 +62,8 @@ def loss_slice(
     ``finite`` is False where the loss, a weight or an input current of a spiking layer is not finite; the loss stays as
     measured. ``save(result so far)`` is called about every ``save_every`` seconds and when measuring ends, also by an
     error or an interrupt; ``resume`` takes such a result, and only the other points are measured. ``progress(points,
-    label)`` may wrap the points to show how far it is. The model's own weights never move.
+    label)`` may wrap the points to show how far it is. Where processes share the work the first alone calls ``save``
+    and ``progress``, and its ``resume`` counts. The model's own weights never move.
 
     Raises ValueError for a bad argument, directions of another network, a ``resume`` of other settings, weights or
     examples, and for a model or batches that break their contracts.
@@ -71,21 +73,23 @@ def loss_slice(
     alphas, betas = _axis("alphas", alphas), _axis("betas", betas)
     check_whole("seed", seed, low=0)
     with probing(model):
-        chosen = {name: p.detach() for name, p in trainable(model, params=params).items()}
-        weights = MovedWeights(model, chosen, directions, plane=betas != [0.0], seed=seed)
-        examples = Examples(batches, device_of(model))
-        settings = {
-            "objectives": {name: described(objective) for name, objective in objectives.items()},
-            "alphas": alphas,
-            "betas": betas,
-            "params": "all trainable" if params is None else sorted(chosen),
-            **_origin(weights, seed),
-            "weights_sha256": digest(model.state_dict()),
-            "examples_sha256": examples.sha256,
-            "num_examples": examples.count,
-            "num_steps": check_temporal(model, examples.first),
-        }
-        found, seconds_before = _measured(resume, settings)
+        with together():
+            chosen = {name: p.detach() for name, p in trainable(model, params=params).items()}
+            weights = MovedWeights(model, chosen, directions, plane=betas != [0.0], seed=seed)
+            examples = Examples(batches, device_of(model))
+            settings = {
+                "objectives": {name: described(objective) for name, objective in objectives.items()},
+                "alphas": alphas,
+                "betas": betas,
+                "params": "all trainable" if params is None else sorted(chosen),
+                **_origin(weights, seed),
+                "weights_sha256": digest(model.state_dict()),
+                "examples_sha256": examples.sha256,
+                "num_examples": examples.count,
+                "num_steps": check_temporal(model, examples.first),
+            }
+            measured = _measured(resume, settings)
+        found, seconds_before = gathered(measured)[0]
 
         def so_far() -> Result:
             rows = _rows(found, objectives, alphas, betas)
@@ -96,11 +100,12 @@ def loss_slice(
             torch.no_grad(),
             values_only(model),
             watched_currents(model) as currents,
-            _saving(save, so_far, save_every) as keep,
+            _saving(save if leads() else None, so_far, save_every) as keep,
         ):
-            for at in progress(missing, PROBE) if progress is not None else missing:
+            for at in progress(missing, PROBE) if progress is not None and leads() else missing:
                 found[at] = measure(model, examples, objectives, weights.at(*at), currents)
-                keep()
+                with together():
+                    keep()
     return so_far()
 
 

@@ -5,6 +5,9 @@
 L_b the objective on batch b of n_b examples (its mean), z its logits, J = dz/dtheta, R a penalty on weights alone.
 Sums and counts are carried, so the size of the batches does not matter.
 
+Where processes share the work, each holds the graphs of its own batches, and the products of all are added. What the
+products are taken for (Lanczos, say) runs in the first process alone, so that no rounding can part the ways.
+
 Differentiating a surrogate gradient again gives the Hessian of the network in which each spike is replaced by its
 value, first and second surrogate derivative. It is symmetric, but not the curvature of the piecewise constant loss
 that a landscape shows. ``forward="relaxed"`` replaces every spike by the surrogate's primitive; there the Hessian, the
@@ -15,13 +18,17 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from snn_probe.distributed import dealt, gathered, leads, members, pooled, together, told
 from snn_probe.parameters import flatten, trainable, unflatten
 from snn_probe.temporal import spiking_layers
+
+T = TypeVar("T")
 
 OPERATORS = ("hessian", "ggn")
 FORWARDS = ("spiking", "relaxed")
@@ -57,26 +64,67 @@ class CurvatureOperator:
         self.count = sum(len(labels) for _, labels in batches)
         self.size = sum(p.numel() for p in params.values())
         self.products = 0
-        allowed = _MEMORY_SHARE * _free_bytes(self.zeros().device)
+        allowed = _MEMORY_SHARE * _free_bytes(self.zeros().device) / _neighbours(self.zeros().device)
         self.bytes_per_example = self._measured(*batches[0])
-        self.kept = self.bytes_per_example * self.count < allowed
+        self.kept = self.bytes_per_example * self.count / members() < allowed
         largest = max(len(labels) for _, labels in batches)
         self.examples_at_once = largest if self.kept else min(largest, max(1, int(allowed / self.bytes_per_example)))
         self.pieces = [
             piece
-            for batch in batches
+            for batch in dealt(batches)
             for piece in zip(*(tensor.split(self.examples_at_once) for tensor in batch), strict=True)
         ]
         self._graphs = [self._graph(*piece) for piece in self.pieces] if self.kept else None
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         """The product with ``vector`` (P,), of its type and on its device."""
+        if members() > 1:
+            message = self._message()
+            message[:-1], message[-1] = vector, 1.0
+            told(message)
+        return self._product(vector)
+
+    def driven(self, work: Callable[[], T]) -> T:
+        """What ``work``, a function that takes products, gives; it can be pickled and holds no CUDA tensor.
+
+        Where processes share the work the first alone calls ``work``, the others add their parts of each product.
+        """
+        found = None
+        with together():
+            if leads():
+                try:
+                    found = work()
+                except Exception:
+                    told(self._message())
+                    raise
+                told(self._message())
+            else:
+                self._answer()
+        return gathered(found)[0]
+
+    def _answer(self) -> None:
+        """This process's part of each product that the first process asks for, until it asks for no more."""
+        error: Exception | None = None
+        while (message := told(self._message()))[-1]:
+            try:
+                self._product(message[:-1])
+            except Exception as caught:  # the first process has it too, and says when it ends
+                error = caught
+        if error is not None:
+            raise error
+
+    def _message(self) -> Tensor:
+        """Room for a vector and for a 1 if its product is wanted."""
+        return self.zeros().new_zeros(self.size + 1)
+
+    def _product(self, vector: Tensor) -> Tensor:
         self.products += 1
         total = torch.zeros_like(vector)
-        graphs = self._graphs if self._graphs is not None else (self._graph(*piece) for piece in self.pieces)
-        for graph, (_, labels) in zip(graphs, self.pieces, strict=True):
-            total += graph(vector) * (len(labels) / self.count)
-        return total
+        with together():
+            graphs = self._graphs if self._graphs is not None else (self._graph(*piece) for piece in self.pieces)
+            for graph, (_, labels) in zip(graphs, self.pieces, strict=True):
+                total += graph(vector) * (len(labels) / self.count)
+        return pooled(total)
 
     def zeros(self) -> Tensor:
         """A vector (P,) of the parameters' type, on their device."""
@@ -182,6 +230,11 @@ def _free_bytes(device: torch.device) -> float:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return 4e9
+
+
+def _neighbours(device: torch.device) -> int:
+    """How many of the processes that share the work share the device's memory too: on the CPU those of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", members())) if device.type == "cpu" and members() > 1 else 1
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from snn_probe.distributed import pooled, together
+from snn_probe.probes.batching import device_of
 from snn_probe.temporal import spiking_layers
 
 Objective = Callable[..., Tensor]
@@ -64,21 +66,24 @@ def measure(
 ) -> Point:
     """The model with ``weights`` in place of its tensors of these names; call inside ``probing`` and ``no_grad``.
 
+    ``batches`` are this process's; what others, if they share the work, find on theirs is added.
     Weights or input currents that are not finite make ``finite`` false for every objective: a neuron that reads NaN
     stays silent, so the loss alone may look like a number. Logits that are not finite are never counted as correct.
     """
     params = {**dict(model.named_parameters()), **weights}
-    sums, count = 0.0, 0
+    sums = torch.zeros(len(objectives) + 3, dtype=torch.float64, device=device_of(model))
     currents.clear()
-    for inputs, labels in batches:
-        logits = functional_call(model, dict(weights), (inputs,))
-        mean = logits.mean(0)
-        right = ((mean.argmax(-1) == labels) & mean.isfinite().all(-1)).double().mean()
-        losses = [_loss(name, objective, logits, labels, params).double() for name, objective in objectives.items()]
-        sums = sums + torch.stack([*losses, right]) * len(labels)
-        count += len(labels)
-    *losses, accuracy = (sums / count).tolist()
-    sound = currents.finite() and all(bool(w.isfinite().all()) for w in weights.values())
+    with together():
+        for inputs, labels in batches:
+            logits = functional_call(model, dict(weights), (inputs,))
+            mean = logits.mean(0)
+            right = ((mean.argmax(-1) == labels) & mean.isfinite().all(-1)).double().mean()
+            losses = [_loss(name, objective, logits, labels, params).double() for name, objective in objectives.items()]
+            sums[:-1] += torch.stack([*losses, right, torch.ones_like(right)]) * len(labels)
+        sums[-1] = not currents.finite()
+    *sums, count, unsound = pooled(sums).tolist()
+    *losses, accuracy = (total / count for total in sums)
+    sound = not unsound and all(bool(w.isfinite().all()) for w in weights.values())
     losses = dict(zip(objectives, losses, strict=True))
     return Point(losses, accuracy, {name: sound and math.isfinite(loss) for name, loss in losses.items()})
 

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from snn_probe.distributed import members
 from snn_probe.probes.batching import device_of
 from snn_probe.results import Result, environment
 
@@ -16,6 +17,9 @@ def result(
 ) -> Result:
     """Result of ``probe``; ``began`` is ``time.perf_counter()`` at its start. The source is left to the caller."""
     stamp = environment(
-        device=str(device_of(model)), threads=torch.get_num_threads(), seconds=time.perf_counter() - began
+        device=str(device_of(model)),
+        threads=torch.get_num_threads(),
+        processes=members(),
+        seconds=time.perf_counter() - began,
     )
     return Result(probe=probe, table=pd.DataFrame(rows), settings=settings, source={}, environment=stamp)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_whole, device_of, on_device
 from snn_probe.results import Result
@@ -34,7 +35,7 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
     began = time.perf_counter()
     if num_steps is not None:
         check_whole("num_steps", num_steps, low=1)
-    with probing(model):
+    with together(), probing(model):
         stream = on_device(batches, device_of(model))
         first = next(stream)
         own = check_temporal(model, first[0][:_CHECKED_EXAMPLES])
@@ -42,7 +43,7 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
             last = simulated if num_steps is None else num_steps
             loss, correct = torch.zeros(2, last, dtype=torch.float64)
             count = 0
-            for inputs, labels in chain([first], stream):
+            for inputs, labels in dealt(chain([first], stream)):
                 logits = model(inputs)
                 check_logits(logits, simulated)
                 for t in range(last):
@@ -50,6 +51,7 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
                     loss[t] += float(F.cross_entropy(mean, labels, reduction="sum"))
                     correct[t] += int((mean.argmax(-1) == labels).sum())
                 count += len(labels)
+    loss, correct, count = pooled(loss), pooled(correct), sum(gathered(count))
     rows = [
         {"timestep": t + 1, "accuracy": a, "stderr": math.sqrt(a * (1 - a) / count), "loss": float(loss[t]) / count}
         for t, a in enumerate((correct / count).tolist())
