@@ -11,6 +11,8 @@ import click
 from snn_probe import __version__
 from snn_probe.data_command import data
 from snn_probe.probe_commands import COMMANDS
+from snn_probe.report_command import report
+from snn_probe.reproduce_command import reproduce
 from snn_probe.train_command import presets, train
 
 EPILOG = "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143 interrupted."
@@ -114,7 +116,7 @@ def show(file: Path) -> None:
     click.echo("\n".join(describe(file)))
 
 
-for command in (train, presets, data, *COMMANDS):
+for command in (train, presets, data, *COMMANDS, reproduce, report):
     main.add_command(command)
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from .figure_style import add_legend, letters, note, series_of, style
 from .results import IDENTIFYING
 
-_FLOOR = 1e-7  # densities below this share of the peak are not drawn; one eigenvalue among 1e6 still is
+FLOOR = 1e-7  # densities below this share of the peak are not drawn; one eigenvalue among 1e6 still is
 
 
 def eigenvalues(table: pd.DataFrame, ax: Axes, *, said: str = "") -> Axes:
@@ -39,7 +39,7 @@ def spectral_density(table: pd.DataFrame, ax: Axes, *, said: str = "") -> Axes:
     """Density of the eigenvalues, logarithmic, one line per checkpoint. ``said``: operator and forward mode."""
     for series in series_of(table, IDENTIFYING):
         rows = series.rows.sort_values("eigenvalue")
-        shown = rows["density"].where(rows["density"] > _FLOOR * table["density"].max())
+        shown = rows["density"].where(rows["density"] > FLOOR * table["density"].max())
         ax.plot(rows["eigenvalue"], shown, label=series.label or None, color=series.color, linestyle=series.dash)
     ax.set_yscale("log")
     ax.set(xlabel=_of("Eigenvalue", said), ylabel="Density")

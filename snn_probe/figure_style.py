@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -20,14 +20,19 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 # The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/): told apart with any colour vision.
-METHODS = {  # method -> what figures call it, its colour, its marker
+METHODS = {  # method, or arm of a study -> what figures call it, its colour, its marker
     "sdt": ("SDT", "#0072B2", "o"),
     "tet": ("TET", "#D55E00", "s"),
     "trt": ("TRT", "#009E73", "^"),
-    "trt_control": ("TRT, no decay", "#CC79A7", "D"),
+    "trt-l2": ("TRT-L2", "#CC79A7", "D"),  # the control arm of TRT: plain L2 of the same strength
+    "switch": ("Switch", "#E69F00", "v"),
+    "tit": ("TIT", "#56B4E9", "P"),
 }
-_OTHER_COLORS = ("#000000", "#56B4E9", "#E69F00", "#999999")  # the rest of the palette, for other methods
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+_OTHER_COLORS = ("#000000", "#999999", "#8C564B", "#5D3A9B")  # for other methods
+MARKERS = (
+    *("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*"),
+    *("d", "H", "8", (3, 1, 0), (5, 1, 0), (6, 2, 0)),  # three for each of METHODS
+)
 _DASHES = ("-", (0, (3, 1.3)), (0, (1, 1)), (0, (4, 1, 1, 1)))  # short: seen in a legend too
 _LIGHTEST = 0.5  # how far towards white the first line of a method is drawn
 _NOTE = "note"  # gid of the legend entry that says what bands or bars mean
@@ -79,6 +84,24 @@ class Series:
     color: str
     marker: str
     dash: object
+
+
+@dataclass(frozen=True)
+class Look:
+    """What figures call a method or an arm of a study, its colour and its marker."""
+
+    label: str
+    color: str
+    marker: str
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """The look of each arm of a study: that of ``METHODS``; other names in the order given."""
+    others = [arm for arm in dict.fromkeys(arms) if arm not in METHODS]
+    known = {arm: Look(*look) for arm, look in METHODS.items()}
+    free = MARKERS[len(METHODS) :]
+    new = {arm: Look(arm, _OTHER_COLORS[i % len(_OTHER_COLORS)], free[i % len(free)]) for i, arm in enumerate(others)}
+    return known | new
 
 
 def series_of(table: pd.DataFrame, apart: Sequence[str], dashes: int = len(_DASHES)) -> list[Series]:
@@ -148,11 +171,12 @@ class Handles:
 
     def __init__(self, axes: Sequence[Axes]):
         pairs = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
-        self.entries = {label: handle for handle, label in reversed(pairs)}
+        self.entries: dict[str, object] = {}
+        for handle, label in pairs:
+            self.entries.setdefault(label, handle)
 
     def get_legend_handles_labels(self) -> tuple[list, list[str]]:
-        labels = list(reversed(self.entries))
-        return [self.entries[label] for label in labels], labels
+        return list(self.entries.values()), list(self.entries)
 
 
 def add_legend(figure: Figure, ax: Axes, width: float) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps, patheffects
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -153,13 +155,23 @@ def loss_surface(
     ax.set(xlabel=labels[0], ylabel=labels[1], zlabel=loss_label(rows_of(table, objective)), zlim=(floor, top))
     ax.view_init(elev=32, azim=-58)
     if log:
-        levels = [level for level in contour_levels(norm, 5) if norm.vmin <= level <= norm.vmax]
+        levels = [level for level in contour_levels(norm, 3) if norm.vmin <= level <= norm.vmax]
         ax.set_zticks(np.log10(levels), [f"{level:g}" for level in levels])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     ax.tick_params(pad=-2)
     ax.xaxis.labelpad = ax.yaxis.labelpad = ax.zaxis.labelpad = -6
     return ax
+
+
+def loss_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, rows: pd.DataFrame) -> None:
+    """The colour bar of planes that share a scale, with round numbers and the name of the loss."""
+    levels = contour_levels(norm)
+    bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=axes, pad=0.02, aspect=25)
+    ticks = levels[:: -(-len(levels) // 8)]
+    bar.set_ticks(ticks, labels=[f"{level:g}" for level in ticks])
+    bar.ax.minorticks_off()
+    bar.set_label(loss_label(rows))
 
 
 def shared_norm(table: pd.DataFrame, *, objective: str | None = None) -> Normalize:

@@ -6,15 +6,12 @@ import textwrap
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from .figure_style import Handles, add_legend, letters, series_of, style
 from .landscape_figures import (
-    COLORS,
-    contour_levels,
+    loss_bar,
     loss_contour,
-    loss_label,
     loss_line,
     loss_surface,
     rows_of,
@@ -86,12 +83,7 @@ def _draw_planes(figure, name, table, objectives, width, options) -> None:
                 _share(ax, left=i % columns == 0, bottom=i + columns >= len(axes))
             if len(series) > 1:
                 ax.set_title(textwrap.fill(_title(one, series), letters(side)), fontsize=7.5, pad=3)
-        levels = contour_levels(norm)
-        bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=axes, pad=0.02, aspect=25)
-        ticks = levels[:: -(-len(levels) // 8)]
-        bar.set_ticks(ticks, labels=[f"{level:g}" for level in ticks])
-        bar.ax.minorticks_off()
-        bar.set_label(loss_label(rows_of(table, objective)))
+        loss_bar(figure, axes, norm, rows_of(table, objective))
 
 
 def _share(ax: Axes, *, left: bool, bottom: bool) -> None:

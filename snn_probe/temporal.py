@@ -3,82 +3,19 @@
 T timesteps (counted from 1 in tables), N examples, C classes. Every probe takes any ``nn.Module`` that keeps it.
 """
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from snn_probe import sharing
-from snn_probe.neurons import first_order
+from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
+from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
+from snn_probe.states import states_kept
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
-
-
-class SpikingJellyModel(nn.Module):
-    """A SpikingJelly network as a temporal model; made by :func:`from_spikingjelly`."""
-
-    def __init__(self, net: nn.Module, num_steps: int | None):
-        super().__init__()
-        self.net = net
-        self.num_steps = num_steps
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        with _at_rest(self.net):
-            if self.num_steps is None:
-                return self.net(_time_first(inputs))
-            shared, rest = sharing.split(self.net)
-            x = sharing.once(shared, inputs.unsqueeze(0), self.num_steps)
-            x = x.expand(self.num_steps, *x.shape[1:])
-            for layer in rest:
-                x = layer(x)
-            return x
-
-    def unrolled(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The same logits as T tensors (N, C), computed in single-step mode.
-
-        The graph of the t-th reaches timesteps 1..t only, so a loss of the first t logits costs t steps of backward,
-        not T. First derivatives only (see :mod:`snn_probe.neurons`). Raises ValueError if a layer has no single step.
-        """
-        with _at_rest(self.net), _single_step(self.net), first_order(self.net):
-            if self.num_steps is None:
-                return tuple(self.net(x) for x in _time_first(inputs))
-            shared, rest = sharing.split(self.net)
-            x = sharing.once(shared, inputs, self.num_steps)
-            logits = []
-            for _ in range(self.num_steps):
-                y = x
-                for layer in rest:
-                    y = layer(y)
-                logits.append(y)
-            return tuple(logits)
-
-
-def from_spikingjelly(net: nn.Module, num_steps: int | None = None) -> nn.Module:
-    """Wrap a SpikingJelly network so that ``model(inputs)`` gives logits (T, N, C) from rest.
-
-    ``num_steps=T``: inputs are static images (N, C, H, W), shown T times (direct encoding); in an ``nn.Sequential`` the
-    layers before the first spiking one are computed once, not T times, in training too. ``num_steps=None``: inputs are
-    streams (N, T, ...), whose time axis is moved first. The network is put in multi-step mode here and reset before and
-    after each forward. Raises ValueError for T < 1 and for a network with a layer that has no multi-step mode.
-    """
-    from spikingjelly.activation_based import base, functional
-
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"net is {type(net).__name__}; give a torch.nn.Module made of SpikingJelly layers.")
-    if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1):
-        raise ValueError(
-            f"num_steps is {num_steps!r}; give a whole number of at least 1 for static images, or None for streams."
-        )
-    for name, module in net.named_modules():
-        if isinstance(module, base.StepModule) and "m" not in module.supported_step_mode():
-            raise ValueError(
-                f"Layer {name!r} ({type(module).__name__}) has no multi-step mode; use one that has, "
-                "or wrap it in spikingjelly's MultiStepContainer."
-            )
-    functional.set_step_mode(net, "m")
-    return SpikingJellyModel(net, num_steps)
 
 
 def unrolled(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...] | None:
@@ -111,7 +48,6 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
     """
     modules = list(model.modules())
     flags = [m.training for m in modules]
-    memories = [(m, dict(m._memories)) for m in modules if isinstance(getattr(m, "_memories", None), dict)]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _, _ in parameters if p.device.type == "cuda"})
@@ -119,6 +55,7 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(states_kept(modules))
         try:
             model.eval()
             for layer in spiking_layers(model).values():
@@ -128,9 +65,6 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
         finally:
             for module, flag in zip(modules, flags, strict=True):
                 module.training = flag
-            for module, memory in memories:
-                module._memories.clear()
-                module._memories.update(memory)
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     with torch.no_grad():
@@ -147,7 +81,8 @@ def check_temporal(
 
     Raises ValueError saying which promise broke and the fix: logits not (T, N, C), T or C other than ``num_steps`` or
     ``num_classes`` (where None, T is taken from the model's own ``num_steps`` if it has one), state carried over
-    between calls, randomness, examples that influence each other's shape, logits without a gradient path.
+    between calls, randomness, examples that influence each other, probabilities in place of logits, no gradient path,
+    or one in training mode alone. Warns of trainable parameters without a gradient.
     Runs under :func:`probing`, so it leaves no trace.
     """
     if num_steps is None:
@@ -155,19 +90,10 @@ def check_temporal(
     with probing(model):
         logits = _seeded(model, inputs, 0)
         _check_shape(model, logits, inputs, num_steps, num_classes)
-        again, other = _seeded(model, inputs, 0), _seeded(model, inputs, 1)
-        if not (_same(logits, again) and _same(logits, other)):
-            noisy = _same(logits, again) and _same(other, _seeded(model, inputs, 1))
-            if noisy and _same(logits, _seeded(model, inputs, 0)):
-                raise ValueError(
-                    "The model's logits depend on the random state even in eval mode; "
-                    "remove the noise, or draw it from a generator that forward seeds itself."
-                )
-            raise ValueError(
-                "The model gives other logits when called again on the same inputs, so state is carried over between "
-                "calls; reset it at the start of forward, or wrap the network with from_spikingjelly."
-            )
-        _check_gradient_path(model, logits)
+        _check_repeatable(model, logits, inputs)
+        _check_apart(model, logits, inputs)
+        _check_not_probabilities(logits)
+        _check_gradient_path(model, logits, inputs)
     return logits.shape[0]
 
 
@@ -191,6 +117,8 @@ def _check_shape(
     if not batch_axis:
         swapped = logits.shape[0] == n and (fewer is None or fewer.shape[0] == n - 1)
         hint = "time and batch are swapped: return logits.transpose(0, 1)" if swapped else "the second axis must be N"
+        if swapped and getattr(model, "takes", None) == "time first":
+            hint += ", or wrap the network with takes='examples first' if its own forward takes (N, T, ...)"
         raise ValueError(f"The model returned logits {tuple(logits.shape)} for {n} examples, not (T, {n}, C); {hint}.")
     if num_steps is not None and logits.shape[0] != num_steps:
         raise ValueError(
@@ -205,16 +133,110 @@ def _check_shape(
         )
 
 
-def _check_gradient_path(model: nn.Module, logits: Tensor) -> None:
-    chosen = [p for p in model.parameters() if p.requires_grad]
-    if logits.requires_grad and chosen:
-        gradients = torch.autograd.grad(logits.sum(), chosen, allow_unused=True)
-        if any(g is not None for g in gradients):
-            return
+def _check_repeatable(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
+    again, other = _seeded(model, inputs, 0), _seeded(model, inputs, 1)
+    if _same(logits, again) and _same(logits, other):
+        return
+    noisy = _same(logits, again) and _same(other, _seeded(model, inputs, 1))
+    if noisy and _same(logits, _seeded(model, inputs, 0)):
+        raise ValueError(
+            "The model's logits depend on the random state even in eval mode; "
+            "remove the noise, or draw it from a generator that forward seeds itself."
+        )
     raise ValueError(
-        "No gradient reaches any trainable parameter from the logits; give spiking layers a surrogate gradient, "
-        "and remove .detach(), torch.no_grad() and requires_grad=False from the path."
+        "The model gives other logits when called again on the same inputs, so state is carried over between calls; "
+        "reset it at the start of forward, or wrap the network with from_spikingjelly or from_snntorch."
     )
+
+
+def _check_apart(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
+    """The last example's logits with the others replaced by copies of it: as many, so not even rounding differs.
+
+    The last one, because in a network that takes examples for timesteps the first depends on no other.
+    """
+    copies = _seeded(model, inputs[-1:].expand_as(inputs).contiguous(), 0)
+    if _same(logits[:, -1], copies[:, -1]):
+        return
+    norms = [
+        repr(name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None)
+    ]
+    reason = (
+        f"batch norm {norms[0]} uses the statistics of the batch; let it use running statistics in eval mode"
+        if norms
+        else "if time and batch are swapped inside the network, give each layer the order that it is written for"
+    )
+    raise ValueError(
+        f"The logits of an example depend on the other examples of its batch, even in eval mode; {reason}."
+    )
+
+
+def _check_not_probabilities(logits: Tensor) -> None:
+    z = logits.detach()
+    graded = bool(((z > 0) & (z < 1)).any())  # spikes of one neuron per row also sum to 1
+    if graded and bool((z >= 0).all()) and bool(((z.sum(-1) - 1).abs() <= 1e-3).all()):
+        raise ValueError(
+            "The model returned probabilities (each row sums to 1) where logits are expected; return what the softmax "
+            "is given."
+        )
+
+
+def _check_gradient_path(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
+    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not chosen and any(True for _ in model.parameters()):
+        raise ValueError(
+            "Every parameter of the model is frozen (requires_grad=False), so there is nothing to take gradients for; "
+            "call model.requires_grad_(True), or unfreeze the layers to look at."
+        )
+    reached = _reached(logits, chosen)
+    missed = {name: p for name, p in chosen.items() if name not in reached}
+    revived = _reached_in_training(model, inputs, missed)
+    if revived:
+        raise ValueError(
+            f"No gradient reaches {_some(revived)} in eval mode, but it does in training mode, so a spiking layer "
+            "loses its surrogate gradient in eval mode; call its surrogate surrogate_function or spike_grad, so that "
+            "probes keep the layer in training mode, or let its forward not depend on self.training."
+        )
+    if not reached:
+        raise ValueError(
+            "No gradient reaches any trainable parameter from the logits; give spiking layers a surrogate gradient, "
+            "and remove .detach(), torch.no_grad() and requires_grad=False from the path."
+        )
+    if missed:
+        warnings.warn(
+            f"No gradient reaches {_some(missed)} from the logits, because the forward does not use them or cuts the "
+            "graph, so they count as zero; remove or freeze them, or leave them out with params.",
+            stacklevel=3,
+        )
+
+
+def _reached(logits: Tensor, parameters: Mapping[str, Tensor]) -> set[str]:
+    """Names of the parameters that the logits have a graph to."""
+    if not (logits.requires_grad and parameters):
+        return set()
+    gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+
+
+def _reached_in_training(model: nn.Module, inputs: Tensor, missed: Mapping[str, Tensor]) -> list[str]:
+    """Those of ``missed`` that a gradient reaches when the whole model is in training mode, if it runs in it."""
+    if not missed:
+        return []
+    model.train()
+    try:
+        logits = model(torch.cat([inputs, inputs]))  # a batch norm refuses to train on one example
+        reached = _reached(logits, missed) if isinstance(logits, Tensor) else set()
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return []
+    return [name for name in missed if name in reached]
+
+
+def _some(parameters: Iterable[str]) -> str:
+    """The first names, and how many there are in all."""
+    names = list(parameters)
+    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return f"parameter {shown}" if len(names) == 1 else f"{len(names)} parameters ({shown})"
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -223,42 +245,3 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
     scale = a.detach().abs().max().clamp_min(torch.finfo(a.dtype).tiny)
     return bool(((a - b).detach().abs().max() <= 1e-4 * scale) | (a.isnan().any() & b.isnan().any()))
-
-
-def _time_first(streams: Tensor) -> Tensor:
-    if streams.ndim < 3:
-        raise ValueError(
-            f"inputs have shape {tuple(streams.shape)}; streams are (N, T, ...): for static images give num_steps."
-        )
-    return streams.transpose(0, 1)
-
-
-@contextmanager
-def _at_rest(net: nn.Module) -> Iterator[None]:
-    """Reset before, so that nothing is carried over, and after, so that no graph is kept alive by a state."""
-    from spikingjelly.activation_based import base
-
-    stateful = [m for m in net.modules() if isinstance(m, base.MemoryModule)]
-    for module in stateful:
-        module.reset()
-    try:
-        yield
-    finally:
-        for module in stateful:
-            module.reset()
-
-
-@contextmanager
-def _single_step(net: nn.Module) -> Iterator[None]:
-    from spikingjelly.activation_based import base, functional
-
-    for name, module in net.named_modules():
-        if isinstance(module, base.StepModule) and "s" not in module.supported_step_mode():
-            raise ValueError(f"Layer {name!r} ({type(module).__name__}) has no single-step mode.")
-    modes = [(m, m.step_mode) for m in net.modules() if isinstance(m, base.StepModule)]
-    try:
-        functional.set_step_mode(net, "s")
-        yield
-    finally:
-        for module, mode in modes:
-            module.step_mode = mode

@@ -1,4 +1,4 @@
-"""Figures of what happens along the timesteps: temporal gradients, accuracy, activity. No torch, no files.
+"""Figures of what happens along the timesteps: temporal gradients, accuracy; all by name, activity too. No torch.
 
 Each function takes a table and an Axes and gives the Axes back; ``draw`` makes a whole figure for print, with a panel
 for every checkpoint where one panel cannot hold several.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from .activity_figures import checked, energy, firing_rate
 from .figure_style import MARKERS, Handles, add_legend, letters, note, series_of, style
 from .results import IDENTIFYING
 
@@ -29,9 +29,6 @@ _PANEL = 1.3  # inches, the least width of a panel
 _TICK = 0.17  # inches from one number below an axis to the next
 _PARTS = ((1000, (1.0,)), (100, (1.0, 3.0)), (3, (1.0, 2.0, 5.0)), (0, (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
 _COLORS = "viridis"
-_MAC_PJ = 4.6  # see probes/activity.py, which figures may not import
-_GREY = "0.55"  # of bars that would be black, as their whiskers are
-_UNITS = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
 
 
 def gradient_norms(table: pd.DataFrame, ax: Axes, *, layer: str | None = None) -> Axes:
@@ -42,7 +39,7 @@ def gradient_norms(table: pd.DataFrame, ax: Axes, *, layer: str | None = None) -
     Logarithmic; what is zero or unknown is a gap. Raises ValueError for several checkpoints without ``layer``, an
     unknown layer, or another kind of table.
     """
-    rows = _checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm", "norm_spatial"))
+    rows = checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm", "norm_spatial"))
     if layer is None:
         _one_checkpoint(rows, "layer=..., or draw, which gives each a panel")
         lines = _layer_lines(rows)
@@ -76,7 +73,7 @@ def gradient_map(table: pd.DataFrame, ax: Axes, *, norm: Normalize | None = None
     ``table`` holds one checkpoint; ``norm`` is :func:`shared_norm` of all tables to be compared, None takes its own.
     Hatched where the gradient is exactly zero. Raises ValueError for several checkpoints or another kind of table.
     """
-    rows = _checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm"))
+    rows = checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm"))
     _one_checkpoint(rows, "one, or use draw, which gives each a panel")
     layers = list(dict.fromkeys(rows["layer"]))
     grid = rows.pivot_table(index="layer", columns="timestep", values="norm", dropna=False).loc[layers]
@@ -108,7 +105,7 @@ def timestep_accuracy(table: pd.DataFrame, ax: Axes) -> Axes:
     ``table`` is that of ``timestep_accuracy`` or of ``combine(results)``, whose column ``num_steps`` says the T of
     training: a dotted line. Raises ValueError for another kind of table.
     """
-    rows = _checked(table, "timestep_accuracy", ("timestep", "accuracy", "stderr"))
+    rows = checked(table, "timestep_accuracy", ("timestep", "accuracy", "stderr"))
     for series in series_of(rows, IDENTIFYING):
         line = series.rows.sort_values("timestep")
         x, y, error = (line[name].to_numpy(dtype=float) for name in ("timestep", "accuracy", "stderr"))
@@ -121,50 +118,6 @@ def timestep_accuracy(table: pd.DataFrame, ax: Axes) -> Axes:
     note(ax, "band: ±1 standard error" + (", dotted: T of training" if trained else ""))
     ax.set(xlabel="Timesteps read, t", ylabel="Accuracy (%)")
     _timesteps(ax, rows)
-    return ax
-
-
-def firing_rate(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Firing rate of every spiking layer, mean over timesteps; a bar per checkpoint, whiskers from lowest to highest.
-
-    ``table`` is that of ``spiking_activity`` or of ``combine(results)``. Raises ValueError for another kind of table.
-    """
-    rows = _checked(table, "spiking_activity", ("layer", "timestep", "firing_rate"))
-    rows = rows[rows["firing_rate"].notna() & (rows["layer"] != "all")]
-    for bars in _bars(rows, ax):
-        rates = bars.rows.groupby("layer")["firing_rate"].agg(["mean", "min", "max"]).reindex(bars.layers)
-        whiskers = [rates["mean"] - rates["min"], rates["max"] - rates["mean"]]
-        ax.bar(bars.x, rates["mean"], bars.width, yerr=whiskers, error_kw={"elinewidth": 0.6}, **bars.look)
-    if rows["timestep"].max() > 1:
-        note(ax, "bar: mean over timesteps, whisker: lowest to highest timestep")
-    ax.set(ylabel="Firing rate\n(spikes per timestep)")
-    return ax
-
-
-def energy(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Energy of every synaptic layer for one example, all timesteps; a bar per checkpoint, its total in the legend.
-
-    ``table`` is that of ``spiking_activity`` or of ``combine(results)``. Hatched: multiply-accumulates at 4.6 pJ, the
-    others are accumulates at 0.9 pJ. Only ratios are comparable. Raises ValueError for another kind of table.
-    """
-    rows = _checked(table, "spiking_activity", ("layer", "timestep", "synops", "energy_pj"))
-    rows = rows[rows["energy_pj"].notna() & (rows["layer"] != "all")]
-    sums = [(b, b.rows.groupby("layer")[["synops", "energy_pj"]].sum().reindex(b.layers)) for b in _bars(rows, ax)]
-    scale, unit = _unit(max((found["energy_pj"].max() for _, found in sums), default=0.0))
-    hatched = False
-    for bars, found in sums:
-        drawn = ax.bar(bars.x, found["energy_pj"] / scale, bars.width, color=bars.look["color"])
-        for bar, (synops, cost) in zip(drawn, found.to_numpy(), strict=True):
-            if synops > 0 and np.isclose(cost, _MAC_PJ * synops):
-                bar.set(hatch="/////", edgecolor="white", linewidth=0)
-                hatched = True
-        total = found["energy_pj"].sum()
-        said = f"total {total / _unit(total)[0]:.3g} {_unit(total)[1]}"
-        label = ": ".join(filter(None, (bars.look["label"], said)))
-        ax.fill_between([], [], color=bars.look["color"], lw=0, label=label)  # in the legend without the hatching
-    if hatched:
-        note(ax, "hatched: multiply-accumulates")
-    ax.set(ylabel=f"Energy per example ({unit})")
     return ax
 
 
@@ -208,7 +161,7 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
 
 def _draw_panels(figure: Figure, name: str, function, table: pd.DataFrame, width: float, options: dict) -> None:
     """A panel per checkpoint; axes labelled at the outside, and layers in each panel where they differ."""
-    rows = _checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm"))
+    rows = checked(table, "temporal_gradient_norms", ("layer", "timestep", "norm"))
     panels = series_of(rows, IDENTIFYING)
     is_map = name == "gradient_map"
     columns = max(1, min(len(panels), int((width - 0.5) / _PANEL)))
@@ -234,21 +187,6 @@ def _draw_panels(figure: Figure, name: str, function, table: pd.DataFrame, width
             ScalarMappable(options["norm"], _COLORS), ax=axes, pad=0.02, aspect=20, label="Gradient norm"
         )
         _plain_numbers(bar.ax, options["norm"].vmin, options["norm"].vmax)
-
-
-def _checked(table: pd.DataFrame, probe: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """The table; ValueError unless it has these columns and each of its rows once."""
-    if missing := [name for name in columns if name not in table]:
-        raise ValueError(
-            f"the table has no column {missing[0]!r}; give the table of a {probe} result, or combine(results)"
-        )
-    keys = [name for name in (*IDENTIFYING, "layer", "timestep") if name in table]
-    if table.duplicated(keys).any():
-        raise ValueError(
-            f"timestep {table.loc[table.duplicated(keys), 'timestep'].iloc[0]} occurs twice for one checkpoint; give "
-            "the table of one result, or combine(results) of different checkpoints"
-        )
-    return table
 
 
 def _one_checkpoint(rows: pd.DataFrame, instead: str) -> None:
@@ -290,40 +228,3 @@ def _most_ticks(ax: Axes) -> int:
     """How many numbers of two digits fit below ``ax``."""
     inches = ax.get_position().width * ax.figure.get_figwidth()
     return max(2, min(12, int(0.8 * inches / _TICK)))
-
-
-def _unit(picojoules: float) -> tuple[float, str]:
-    return next(((scale, name) for scale, name in _UNITS if picojoules >= scale), _UNITS[-1])
-
-
-@dataclass(frozen=True)
-class _Bars:
-    """The bars of one checkpoint: its rows, and at which places of the layers they stand."""
-
-    rows: pd.DataFrame
-    layers: list[str]
-    x: np.ndarray
-    width: float
-    look: dict
-
-
-def _bars(rows: pd.DataFrame, ax: Axes) -> list[_Bars]:
-    """The bars of each checkpoint, side by side at each layer; names the layers on the x axis."""
-    layers = list(dict.fromkeys(rows["layer"]))
-    all_series = series_of(rows, IDENTIFYING)
-    width = 0.8 / len(all_series)
-    upright = sum(map(len, layers)) + len(layers) > letters(0.75 * ax.figure.get_figwidth())
-    ax.set_xticks(range(len(layers)), layers, rotation=90 if upright else 0)
-    ax.grid(False, axis="x")
-    ax.set(xlabel="Layer", xlim=(-0.6, len(layers) - 0.4))
-    places = [np.arange(len(layers)) + (i - (len(all_series) - 1) / 2) * width for i in range(len(all_series))]
-    return [
-        _Bars(
-            s.rows,
-            layers,
-            x,
-            0.95 * width,
-            {"label": s.label or None, "color": _GREY if s.color == "#000000" else s.color},
-        )
-        for s, x in zip(all_series, places, strict=True)
-    ]

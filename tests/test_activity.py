@@ -199,6 +199,7 @@ def test_a_layer_used_twice_counts_twice():
             super().__init__()
             self.inward, self.again = layer.Linear(3, 3, step_mode="m"), nn.Linear(3, 3)
             self.lif, self.extra = networks.lif(step_mode="m", v_threshold=0.1), nn.ConvTranspose1d(1, 1, 1)
+            self.extra.requires_grad_(False)
 
         def forward(self, x):
             self.lif.reset()

@@ -69,11 +69,119 @@ def test_t_and_classes_that_were_promised():
     assert check_temporal(model, networks.examples(3, 4)[0]) == 6
 
 
-def test_frozen_model_has_no_gradient_path():
+def test_a_frozen_model_is_told_so():
     model = Model()
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="No gradient reaches any trainable parameter"):
+    with pytest.raises(
+        ValueError, match=r"Every parameter of the model is frozen .*call model\.requires_grad_\(True\)"
+    ):
         check_temporal(model, X)
+
+
+class Norm(nn.Module):
+    """A batch norm between two linear layers, then ``spikes``."""
+
+    def __init__(self, norm, spikes=nn.Identity()):  # noqa: B008
+        super().__init__()
+        self.inward, self.norm, self.spikes, self.outward = nn.Linear(6, 8), norm, spikes, nn.Linear(8, 4)
+
+    def forward(self, x):
+        return torch.stack([self.outward(self.spikes(self.norm(self.inward(step)))) for step in x.unbind(1)])
+
+
+class AlwaysTraining(nn.BatchNorm1d):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+def test_a_batch_norm_in_training_mode():
+    """Left in training mode it changes nothing, since probes use eval mode; where that does not help, it is named."""
+    model = Norm(nn.BatchNorm1d(8)).train()
+    assert check_temporal(model, X) == 3 and check_temporal(model, X[:1]) == 3
+    with probing(model):
+        probed = model(X)
+    assert model.norm.training and torch.equal(probed, model.eval()(X))
+    for norm in (nn.BatchNorm1d(8, track_running_stats=False), AlwaysTraining(8)):
+        with pytest.raises(
+            ValueError, match=r"depend on the other examples .*batch norm 'norm' uses the statistics of"
+        ):
+            check_temporal(Norm(norm), X)
+    for norm in (nn.LayerNorm(8), nn.GroupNorm(2, 8)):
+        assert check_temporal(Norm(norm), X) == 3
+
+
+def test_time_and_batch_swapped_inside_the_network():
+    """The shape is right, but a neuron takes examples for timesteps."""
+
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inward, self.outward, self.node = (
+                nn.Linear(6, 8),
+                nn.Linear(8, 4),
+                networks.lif(step_mode="m", v_threshold=0.3),
+            )
+
+        def forward(self, x):
+            functional.reset_net(self)
+            return self.outward(self.node(self.inward(x))).transpose(0, 1)
+
+    for x in (X, X[:3], X[:2]):
+        with pytest.raises(
+            ValueError, match=r"depend on the other examples of its batch, .*swapped inside the network"
+        ):
+            check_temporal(Inside(), 3 * x)
+
+
+def test_probabilities_in_place_of_logits():
+    for change in (lambda m, z, x: z.softmax(-1), lambda m, z, x: z.cumsum(0).softmax(2)):
+        with pytest.raises(
+            ValueError, match=r"returned probabilities \(each row sums to 1\) .*what the softmax is given"
+        ):
+            check_temporal(Model(change), X)
+    one_hot = lambda z: nn.functional.one_hot(z.argmax(-1), z.shape[-1]).to(z) + 0 * z  # noqa: E731
+    for fine in (lambda m, z, x: z.sigmoid(), lambda m, z, x: z.log_softmax(-1), lambda m, z, x: one_hot(z)):
+        assert check_temporal(Model(fine), X) == 3
+
+
+def test_unused_parameters_are_named():
+    model = Model()
+    model.spare, model.other = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.warns(
+        UserWarning, match=r"No gradient reaches 4 parameters \(spare.weight, .*, \.\.\.\) .*count as zero"
+    ):
+        check_temporal(model, X)
+    model.other.requires_grad_(False)
+    model.spare.bias.requires_grad_(False)
+    with pytest.warns(
+        UserWarning, match=r"No gradient reaches parameter spare\.weight from the logits, because the forw"
+    ):
+        check_temporal(model, X)
+    model.spare.requires_grad_(False)
+    assert check_temporal(model, X) == 3
+
+
+class Careful(nn.Module):
+    """A neuron that saves its surrogate for training."""
+
+    def forward(self, x):
+        return networks.Spike.apply(x) if self.training else (x >= 0).to(x)
+
+
+def test_neurons_that_lose_their_surrogate_gradient_in_eval_mode():
+    sentence = (
+        r"No gradient reaches 4 parameters \(inward.weight, .*\) in eval mode, but .* loses its surrogate gradient"
+    )
+    for x in (X, X[:1]):
+        with pytest.raises(ValueError, match=sentence):
+            check_temporal(Norm(nn.BatchNorm1d(8), Careful()), x)
+    named = Careful()
+    named.surrogate_function = networks.Spike.apply
+    assert check_temporal(Norm(nn.BatchNorm1d(8), named), X) == 3
+    before = snapshot(model := Norm(nn.BatchNorm1d(8), Careful()))
+    with pytest.raises(ValueError, match=sentence):
+        check_temporal(model, X)
+    assert same(before, snapshot(model))
 
 
 def test_a_spikingjelly_network_without_reset_is_caught_and_with_it_passes():
@@ -236,12 +344,13 @@ def test_spiking_layers_by_name():
 
 
 def snapshot(model):
-    state = {k: v.clone() for k, v in model.state_dict().items()}
+    state = {k: v.detach().clone() for k, v in (*model.state_dict().items(), *model.named_buffers())}
+    attributes = [{k: v.clone() for k, v in vars(m).items() if isinstance(v, torch.Tensor)} for m in model.modules()]
     flags = [(m.training, getattr(m, "step_mode", None)) for m in model.modules()]
     grads = [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
     memories = [dict(m._memories) for m in model.modules() if hasattr(m, "_memories")]
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
-    return state, flags, grads, memories, hooks, torch.get_rng_state()
+    return state, flags, grads, memories, hooks, attributes, torch.get_rng_state()
 
 
 def same(a, b):
@@ -276,6 +385,32 @@ def test_probing_restores_everything_also_after_an_exception():
     with pytest.raises(KeyError):
         disturb(model)
     assert same(before, snapshot(model))
+
+
+class Remembering(nn.Module):
+    """States as a network written by hand keeps them: an attribute, a buffer, and one made at the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.potential = nn.Linear(6, 4), torch.zeros(4)
+        self.register_buffer("trace", torch.zeros(4), persistent=False)
+
+    def forward(self, x):
+        self.potential = self.made = self.linear(x).sum((0, 1))
+        self.trace = self.potential * 2
+        self.trace += 1
+        self.register_buffer("late", torch.zeros(2))
+        return self.linear(x.transpose(0, 1))
+
+
+def test_probing_restores_states_of_every_kind():
+    model = Remembering()
+    before, trace = snapshot(model), model.trace
+    with probing(model):
+        model(X)
+        trace.add_(1)
+    assert same(before, snapshot(model)) and model.trace is trace
+    assert not hasattr(model, "made") and not hasattr(model, "late")
 
 
 def test_probing_takes_gradients_inside_no_grad():

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.probes.timesteps import first_tensor
-from snn_probe.temporal import _at_rest, _single_step
+from snn_probe.spikingjelly_adapter import at_rest, single_step
 
 _FLIPPED = 1e-4  # largest fraction of spikes that a replay may change: another order of summation flips a few
 
@@ -25,7 +25,7 @@ def spatial_norms(module: nn.Module, currents: Tensor, spikes: Tensor, d_spikes:
     if not isinstance(module, base.MemoryModule):
         raise ValueError("not a SpikingJelly neuron")
     sums, flipped = [], 0
-    with _at_rest(module), _single_step(module):
+    with at_rest(module), single_step(module):
         for current, expected, gradient in zip(currents, spikes, d_spikes, strict=True):
             leaf = current.clone().requires_grad_()
             emitted = first_tensor("", module(leaf))

@@ -1,0 +1,47 @@
+"""``snnprobe reproduce``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [reports/<name of the recipe>]")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do and how long it will take; write nothing.")
+@click.option("--data-root", envvar="SNNPROBE_DATA", type=click.Path(path_type=Path),
+              help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]")  # fmt: skip
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Processes; runs are independent of each other.")  # fmt: skip
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Of each process; another number changes results by rounding.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--keep", default="probed", show_default=True, type=click.Choice(("nothing", "probed", "all")),
+              help="Checkpoints that stay when a run is done: none, those of the probed epochs (for further probes "
+                   "without training again), or last, best and resume.pt too.")  # fmt: skip
+def reproduce(
+    recipe: Path, out: Path | None, dry_run: bool, data_root: Path | None, jobs: int, threads: int, device: str,
+    keep: str,
+) -> None:  # fmt: skip
+    """Do what a recipe says: train, measure, draw, judge the claims, and write a report.
+
+    Interrupted, it continues where it stopped; a changed recipe redoes only what depends on the change.
+    """
+    from snn_probe.products import Where
+    from snn_probe.recipe import read_recipe
+    from snn_probe.study import preview, run_study
+
+    try:
+        found = read_recipe(recipe)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    for warning in found.warnings():
+        click.echo(f"Warning: {warning}", err=True)
+    folder = out or Path("reports") / recipe.stem
+    where = Where(folder, data_root, device, threads, keep)
+    if dry_run:
+        click.echo("\n".join(preview(found, where, jobs=jobs)))
+        return
+    run_study(found, recipe.stem, where, jobs=jobs, say=lambda line: click.echo(line, err=True))
+    for name in ("claims.csv", "report.md", "report.html"):
+        click.echo(folder / name)

@@ -1,0 +1,135 @@
+"""``snnprobe reproduce``: what it prints, refuses and leaves, and how it ends when it is told to."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import failed, run
+
+from snn_probe import study
+from snn_probe.cli import main
+from snn_probe.folder_lock import locked
+from snn_probe.reproduce_command import reproduce
+
+main.add_command(reproduce)
+
+RECIPE = """
+title = "A small study"
+[train]
+epochs = 2
+num_steps = 2
+batch_size = 16
+width = 0.25
+train_examples = 40
+[arms.sdt]
+[arms.trt]
+method = "trt"
+[probes.timesteps]
+split = "train"
+"""
+START = (
+    "from snn_probe import study\nfrom snn_probe.cli import main\nfrom snn_probe.reproduce_command import reproduce\n"
+    "if __name__ == '__main__':\n    study.conclude = lambda tables, folder: None\n"
+    "    main.add_command(reproduce)\n    main()\n"
+)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    (tmp_path / "small.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(here):
+    done = run("reproduce", "small.toml", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["A small study", "2 runs (2 arms x 1 seeds), 2 results, in reports/small", "To do:"]
+    assert [line.split()[0] for line in lines[3:]] == ["training", "timesteps", "about"]
+    assert done.stderr.startswith("Warning: Arm 'trt' is TRT, and no arm is its control; add one with the same")
+    assert files(here) == ["small.toml"]
+
+
+def test_a_study_lies_where_it_is_told_and_paths_are_all_that_goes_to_stdout(here):
+    done = run("reproduce", "small.toml", "--out", "elsewhere", "--keep", "nothing")
+    assert done.stdout.splitlines() == [f"elsewhere/{name}" for name in ("claims.csv", "report.md", "report.html")]
+    assert "2 runs (2 arms x 1 seeds), 2 results, in elsewhere" in done.stderr
+    runs = [f"elsewhere/runs/{arm}-seed0/{name}" for arm in ("sdt", "trt") for name in ("config.json", "metrics.csv")]
+    assert set(runs) < set(files(here)) and not any(name.endswith(".pt") for name in files(here))
+    again = run("reproduce", "small.toml", "--out", "elsewhere", "--keep", "nothing")
+    assert "Nothing is missing of the runs and results." in again.stderr
+
+
+def test_a_wrong_recipe_is_wrong_usage(here):
+    (here / "wrong.toml").write_text(RECIPE + "colour = 1")
+    said = failed("reproduce", "wrong.toml", status=2)
+    assert said.startswith("wrong.toml: [probes.timesteps] has the unknown key 'colour'; allowed are kind, epochs,")
+    assert failed("reproduce", "none.toml", status=2).startswith("none.toml cannot be read")
+    assert files(here) == ["small.toml", "wrong.toml"]
+
+
+def test_a_folder_in_use_is_one_sentence(here):
+    (here / "small.toml").write_text(RECIPE.partition("[arms.trt]")[0])
+    with locked("reports/small"):
+        said = failed("reproduce", "small.toml")
+    assert said.startswith(f"reports/small is being worked on by process {os.getpid()} on ")
+
+
+def started(here, *options):
+    command = [sys.executable, "start.py", "reproduce", "small.toml", *options]
+    (here / "start.py").write_text(START)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=here, **pipes)
+    until = time.monotonic() + 120
+    while not list(here.glob("reports/small/runs/*/metrics.csv")) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+LONG = RECIPE.replace("epochs = 2", "epochs = 400")
+
+
+def stopped(here, how):
+    """End a study of two processes in its middle; its exit status, its processes having ended."""
+    (here / "small.toml").write_text(LONG)
+    process = started(here, "--jobs", "2")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.send_signal(how)
+    out, err = process.communicate(timeout=60)
+    assert out == "" and "Traceback" not in err
+    (here / "small.toml").write_text(RECIPE)
+    assert run("reproduce", "small.toml").exit_code == 0  # the lock is free only when all of them have ended
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(child), 0)
+    return process.returncode
+
+
+def test_sigterm_ends_it_and_its_processes_with_143(here):
+    assert stopped(here, signal.SIGTERM) == 143
+
+
+def test_its_processes_end_with_it_however_it_ends_and_it_can_go_on_at_once(here):
+    assert stopped(here, signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_what_was_saved_when_it_is_told_to_end_is_complete(here):
+    (here / "small.toml").write_text(LONG)
+    process = started(here)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 143
+    assert not [name for name in files(here) if name.endswith(".tmp")]
+    assert (here / "reports/small/.lock").read_text() == ""
+    assert '"complete": false' in (here / "reports/small/study.json").read_text()
