@@ -12,25 +12,11 @@ $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
-# Train SDT, TET and TRT on the embedded digits, run every probe, leave figures in $(DEMO)/figures.
-RUNS = $(DEMO)/runs/sdt $(DEMO)/runs/tet $(DEMO)/runs/trt
-LAST = $(DEMO)/runs/*/checkpoints/last.pt
+# A whole study of one seed on the embedded digits: SDT, TET, TRT and its control, every probe; open $(DEMO)/report.html.
 demo: $(VENV)/installed
-	for method in sdt tet trt; do \
-	  $(SNNPROBE) train --method $$method --save-epochs 1,5,10,20 --resume --out $(DEMO)/runs/$$method || exit; \
-	done
-	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/accuracy_curves.png
-	$(SNNPROBE) figure $(RUNS) -o $(DEMO)/figures/loss_curves.png --figure loss_curves
-	$(SNNPROBE) fisher $(DEMO)/runs/*/checkpoints/epoch_*.pt --out $(DEMO)/figures
-	$(SNNPROBE) hessian $(LAST) --out $(DEMO)/figures --num-examples 128
-	$(SNNPROBE) hessian $(LAST) --quantity density --num-probes 2 --out $(DEMO)/figures --num-examples 64
-	$(SNNPROBE) landscape $(LAST) --out $(DEMO)/figures --num-examples 256
-	$(SNNPROBE) landscape $(LAST) --plane --points 11 --objective sdt --out $(DEMO)/figures/plane --num-examples 256
-	$(SNNPROBE) gradients $(LAST) --out $(DEMO)/figures
-	$(SNNPROBE) timesteps $(LAST) --split test --num-steps 8 --out $(DEMO)/figures
-	$(SNNPROBE) activity $(LAST) --split test --out $(DEMO)/figures
-	$(VENV)/bin/python analyses/three_curvatures.py $(DEMO)/runs/sdt/checkpoints/last.pt --out $(DEMO)/figures --num-examples 128
-	@echo "Figures and results are in $(DEMO)/figures."
+	$(SNNPROBE) reproduce analyses/quickstart.toml --jobs 2 --out $(DEMO)
+	$(VENV)/bin/python analyses/three_curvatures.py $(DEMO)/runs/sdt-seed0/checkpoints/epoch_0020.pt --out $(DEMO)/three-curvatures --num-examples 128
+	@echo "Open $(DEMO)/report.html; figures are in $(DEMO)/figures and $(DEMO)/three-curvatures."
 
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q

@@ -95,6 +95,7 @@ def _metrics(path: Path) -> Any:
     """A run's metrics.csv with the columns that tell the run, from its config.json."""
     import pandas as pd
 
+    from snn_probe.results import method_of
     from snn_probe.run_folder import RunFolder
 
     run = RunFolder(path if path.is_dir() else path.parent)
@@ -103,7 +104,7 @@ def _metrics(path: Path) -> Any:
         table = pd.read_csv(run.metrics)
     except (OSError, ValueError) as error:
         raise ValueError(f"{run.metrics} cannot be read ({error}); give a run's folder or its metrics.csv.") from None
-    known = {key: config.get(key) for key in ("method", "dataset", "model", "seed", "num_steps")}
+    known = {key: config.get(key) for key in ("dataset", "model", "seed", "num_steps")} | {"method": method_of(config)}
     return table.assign(run=run.path.resolve().name, **known)
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -153,8 +153,16 @@ def _identity(source: dict) -> dict:
     stated = {**(config if isinstance(config, dict) else {}), "checkpoint": source.get("kind")}
     stated |= {"num_steps": stage.get("num_steps")} if isinstance(stage, dict) else {}
     stated |= {name: source.get(name) for name in ("run", "epoch")}
+    stated["method"] = method_of(stated)
     kinds = {name: Integral if name in _INTEGERS else str for name in IDENTIFYING}
     return {name: stated.get(name) if isinstance(stated.get(name), kind) else None for name, kind in kinds.items()}
+
+
+def method_of(config: Mapping[str, object]) -> object:
+    """The method of a configuration; TRT without decay, which is plain L2, is the control arm "trt-l2"."""
+    values = config.get("hyperparameters")
+    plain = config.get("method") == "trt" and isinstance(values, dict) and values.get("decay") == 0
+    return "trt-l2" if plain else config.get("method")
 
 
 def _encode(name: object, column: pd.Series) -> tuple[str, list]:

@@ -220,6 +220,8 @@ def _one_scale(axes: list[Axes], rows: pd.DataFrame, how: Curves) -> None:
 def round_numbers(ax: Axes, low: float, high: float) -> None:
     """Round numbers on a logarithmic y axis, the more in a decade the fewer decades there are."""
     decades = len(str(int(high / low))) - 1
-    ax.yaxis.set_major_locator(LogLocator(subs=_DECADES[min(decades, 2)], numticks=7))
+    few = MaxNLocator(3, steps=[1, 2, 5, 10])  # less than a factor of 5 holds too few numbers of 1, 2, 5
+    many = LogLocator(subs=_DECADES[min(decades, 2)], numticks=7)
+    ax.yaxis.set_major_locator(few if high < 5 * low else many)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

@@ -164,4 +164,4 @@ def test_files_that_are_no_recipe_are_named(tmp_path):
 def test_the_recipes_here_can_be_read_and_have_their_controls(path):
     recipe = read_recipe(path)
     assert recipe.warnings() == []
-    assert len(recipe.seeds) >= {"quickstart": 1, "cifar10-small": 3}.get(path.stem, 5)
+    assert len(recipe.seeds) >= 3 or "one seed" in recipe.title  # too few for a verdict, and said so

@@ -367,3 +367,11 @@ def test_a_result_is_frozen():
         result.probe = "q"
     assert result.source == {} and result.environment == {}
     assert result == result and result != Result("p", pd.DataFrame(), {})
+
+
+def test_trt_without_decay_is_named_as_the_control_it_is():
+    def method(decay):
+        source = {"config": {"method": "trt", "hyperparameters": {"decay": decay}}}
+        return combine([Result("p", pd.DataFrame({"x": [1.0]}), {}, source)])["method"][0]
+
+    assert (method(0.0), method(0), method(0.25)) == ("trt-l2", "trt-l2", "trt")
