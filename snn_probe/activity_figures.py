@@ -76,6 +76,7 @@ def checked(table: pd.DataFrame, probe: str, columns: tuple[str, ...]) -> pd.Dat
 
 
 def energy_unit(picojoules: float) -> tuple[float, str]:
+    """The unit in which this energy is a number of at least 1: picojoules in it, and its name."""
     return next(((scale, name) for scale, name in _UNITS if picojoules >= scale), _UNITS[-1])
 
 

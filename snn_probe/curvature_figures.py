@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 
 import pandas as pd
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .figure_style import add_legend, letters, note, series_of, style
+from .figure_style import note, page, series_of
 from .results import IDENTIFYING
 
 FLOOR = 1e-7  # densities below this share of the peak are not drawn; one eigenvalue among 1e6 still is
@@ -60,15 +59,7 @@ def figure_names(probe: str, table: pd.DataFrame) -> list[str]:
 def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | None = None, **options) -> Figure:
     """A figure for print, ``width`` inches wide, legend below; ``name`` is one of ``FIGURES``."""
     functions = dict(entry for entries in FIGURES.values() for entry in entries)
-    if name not in functions:
-        raise ValueError(f"draw: there is no figure {name!r}; choose one of {', '.join(functions)}")
-    with style():
-        figure = Figure(figsize=(width, 1 + 0.4 * width), layout="constrained")
-        ax = functions[name](table, figure.subplots(), **options)
-        if title:
-            ax.set_title(textwrap.fill(title, letters(width - 0.6)))
-        add_legend(figure, ax, width)
-    return figure
+    return page(functions, name, table, width, title, options)
 
 
 def _of(label: str, said: str) -> str:

@@ -206,3 +206,21 @@ def add_legend(figure: Figure, ax: Axes, width: float) -> None:
 def is_note(handle: object) -> bool:
     """Whether a legend entry is a note about bands or bars, not data."""
     return getattr(handle, "get_gid", lambda: None)() == _NOTE
+
+
+def page(functions, name: str, table: pd.DataFrame, width: float, title: str | None, options) -> Figure:
+    """A figure of one panel that ``functions[name](table, axes, **options)`` draws, its legend below.
+
+    ``width`` in inches; the height follows from it and from the legend. Raises ValueError for an unknown name.
+    """
+    if name not in functions:
+        raise ValueError(f"draw: there is no figure {name!r}; choose one of {', '.join(functions)}")
+    with style():
+        figure = Figure(figsize=(width, 1 + 0.4 * width), layout="constrained")
+        ax = functions[name](table, figure.subplots(), **options)
+        if title:
+            ax.set_title(textwrap.fill(title, letters(width - 0.6)))
+        label = [textwrap.fill(line, letters(0.5 + 0.4 * width)) for line in ax.get_ylabel().splitlines()]
+        ax.set_ylabel("\n".join(label))
+        add_legend(figure, ax, width)
+    return figure

@@ -6,7 +6,6 @@ legend below the axes. How lines look and are named is said in :mod:`snn_probe.f
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from functools import partial
 
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import centroid
-from .figure_style import add_legend, letters, note, series_of, style
+from .figure_style import note, page, series_of
 from .results import IDENTIFYING
 
 _LOG_FROM = 100.0  # traces whose ratio is larger than this, two decades, are drawn on a logarithmic axis
@@ -138,17 +137,7 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
     Raises ValueError for an unknown name and whatever the figure's function raises.
     """
     functions = dict(entry for entries in FIGURES.values() for entry in entries)
-    if name not in functions:
-        raise ValueError(f"draw: there is no figure {name!r}; choose one of {', '.join(functions)}")
-    with style():
-        figure = Figure(figsize=(width, 1 + 0.4 * width), layout="constrained")
-        ax = functions[name](table, figure.subplots(), **options)
-        if title:
-            ax.set_title(textwrap.fill(title, letters(width - 0.6)))
-        label = [textwrap.fill(line, letters(0.5 + 0.4 * width)) for line in ax.get_ylabel().splitlines()]
-        ax.set_ylabel("\n".join(label))
-        add_legend(figure, ax, width)
-    return figure
+    return page(functions, name, table, width, title, options)
 
 
 def _splits(table: pd.DataFrame, quantity: str) -> list[str]:

@@ -19,12 +19,11 @@ only: a graph of the gradient is refused, so curvature must run on other neurons
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import fire, replaceable
+from snn_probe.neurons import fire, replaceable, running
 
 BLOCK = 1 << 16
 """Neurons per thread and block on the CPU: T = 4 to 10 timesteps of a few float32 arrays stay in a core's own cache."""
@@ -38,14 +37,8 @@ def fast_training(model: nn.Module) -> Iterator[None]:
     surrogates that are not SpikingJelly's or do not emit spikes ("relaxed" forwards). On CUDA SpikingJelly's fused
     kernels run, with a float32 potential whatever the input's dtype.
     """
-    replaced = [m for m in model.modules() if _replaceable(m)]
-    try:
-        for module in replaced:
-            module.forward = partial(_forward, module)
+    with running([m for m in model.modules() if _replaceable(m)], _forward):
         yield
-    finally:
-        for module in replaced:
-            module.__dict__.pop("forward", None)
 
 
 _STEPS = (

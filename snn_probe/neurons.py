@@ -11,7 +11,7 @@ so each further backward pass costs three products. Spikes and gradients are tho
 derivatives are not offered (asking for them is an error), so curvature must run on the original neurons.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -86,13 +86,20 @@ def replaceable(module: nn.Module) -> bool:
 
 
 @contextmanager
-def first_order(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's single-step LIFNode and IFNode modules run as described above."""
-    replaced = [m for m in model.modules() if replaceable(m) and m.step_mode == "s"]
+def running(modules: Iterable[nn.Module], forward: Callable) -> Iterator[None]:
+    """Within this context ``forward(module, x)`` is the forward of each of the modules."""
+    modules = list(modules)
     try:
-        for module in replaced:
-            module.forward = partial(_forward, module)
+        for module in modules:
+            module.forward = partial(forward, module)
         yield
     finally:
-        for module in replaced:
+        for module in modules:
             module.__dict__.pop("forward", None)
+
+
+@contextmanager
+def first_order(model: nn.Module) -> Iterator[None]:
+    """Within this context the model's single-step LIFNode and IFNode modules run as described above."""
+    with running([m for m in model.modules() if replaceable(m) and m.step_mode == "s"], _forward):
+        yield

@@ -147,7 +147,7 @@ def _preview(recipe: Recipe, tasks, works: list[Work], seconds, where: Where, jo
     sizes = f" x {len(recipe.sizes)} sizes of training set" * (len(recipe.sizes) > 1)
     said = [
         recipe.title,
-        f"{len(tasks)} runs ({len(recipe.arms)} arms{sizes} x {len(recipe.seeds)} seeds), "
+        f"{len(tasks)} runs ({len(recipe.arms)} arms{sizes} x {len(recipe.seeds)} seed{'s' * (len(recipe.seeds) != 1)}), "
         f"{sum(len(task.measurements) for task in tasks)} results, in {where.folder}",
     ]
     if not works:

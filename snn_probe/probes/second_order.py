@@ -18,10 +18,11 @@ graph costs a few elementwise products a timestep. Spikes, gradients and product
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from snn_probe.neurons import running
 
 
 class _Layer(torch.autograd.Function):
@@ -182,15 +183,12 @@ def second_order(model: nn.Module) -> Iterator[None]:
     try:
         for module in nodes:
             module._neuron_precision = None
-        for module in replaced:
-            module.forward = partial(_forward, module)
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
-        yield
+        with running(replaced, _forward):
+            yield
     finally:
         for module, surrogate_function in surrogates:
             module.surrogate_function = surrogate_function
         for module, precision in precisions:
             module._neuron_precision = precision
-        for module in replaced:
-            module.__dict__.pop("forward", None)
