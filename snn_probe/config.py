@@ -211,8 +211,9 @@ def _stage(number: int, given: Any, flat: Stage) -> Stage:
     if "epochs" not in given:
         raise ValueError(f"Stage {number} does not say its epochs; give a whole number of at least 1.")
     inherited: dict[str, Any] = {"num_steps": flat.num_steps, "method": flat.method}
-    if given.get("method", flat.method) == flat.method:
-        inherited["hyperparameters"] = flat.hyperparameters
+    own = given.get("hyperparameters", {})
+    if given.get("method", flat.method) == flat.method and isinstance(own, Mapping):
+        given = {**given, "hyperparameters": {**flat.hyperparameters, **own}}
     try:
         return Stage(**{**inherited, **given})
     except ValueError as error:

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,8 @@ def metrics_of_run(folder: Path, run: Run) -> pd.DataFrame:
 
 def _same_config(run: RunFolder, config: RunConfig) -> bool:
     try:
-        return run.read_config() == json.loads(json.dumps(config.to_dict()))
+        stored = RunConfig.from_dict(run.read_config())
+        return stored == (replace(config, classes=stored.classes) if config.classes is None else config)
     except ValueError:
         return False
 

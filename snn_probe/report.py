@@ -93,7 +93,9 @@ def _what_was_run(study: Mapping[str, Any], ledger: pd.DataFrame) -> list[Block]
         Text(f"{ledger['claim'].nunique()} claims, {len(ledger)} verdicts: {said}."),
         Heading("What was run"),
         Text(INTRODUCTION),
-        Text(f"{len(arms)} arms and {len(seeds)} seed{"s" * (len(seeds) != 1)} ({', '.join(map(str, seeds))}).{sizes}{few}"),
+        Text(
+            f"{len(arms)} arms and {len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))}).{sizes}{few}"
+        ),
         Text(f"Settings of the first arm, which the others share where nothing else is said: {', '.join(common)}."),
         Table(("arm", "name in files", "what it is", "hyperparameters"), rows),
         *([Text("To be said against this study:"), Items(study["warnings"])] if study.get("warnings") else []),

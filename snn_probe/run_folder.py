@@ -9,7 +9,7 @@ import io
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,17 @@ class RunFolder:
         """Path of a checkpoint of this kind ("last", "best" or "epoch") and epoch."""
         return self.path / "checkpoints" / (f"epoch_{epoch:04d}.pt" if kind == "epoch" else f"{kind}.pt")
 
-    def begin(self, config: Mapping[str, Any], *, resume: bool) -> None:
-        """Take the folder for a run with this configuration; refuse one that another run has taken."""
+    def begin(
+        self,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
+    ) -> None:
+        """Take the folder for a run with this configuration; refuse one that another run has taken.
+
+        ``complete`` adds to the configuration found there what an earlier version did not write.
+        """
         if self.config.exists():
             stored = self.read_config()
             if not resume:
@@ -41,6 +50,7 @@ class RunFolder:
                     f"{self.path} already holds a run; continue it with --resume (resume=True), "
                     "or choose another folder with --out."
                 )
+            stored = complete(stored)
             changed = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
             if changed:
                 listed = ", ".join(f"{key} {stored.get(key)!r} -> {config.get(key)!r}" for key in changed)
@@ -91,7 +101,7 @@ class RunFolder:
                 state = torch.load(self.resume, map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
                 raise ValueError(f"its format is not {RESUME_FORMAT!r}")
-            if not {"plain", "model", "optimizer", "scaler"} <= set(state):
+            if not {"plain", "model", "optimizer"} <= set(state):
                 raise ValueError("it is not complete")
             return {**state, "plain": json.loads(state["plain"])}
         except Exception as error:

@@ -1,13 +1,14 @@
 """What a configuration names, made real: its network, and the splits of its data set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from snn_probe.config import RunConfig, Stage, derived_seed
-from snn_probe.data import DATASETS, describe, load
+from snn_probe.data import DATASETS, FOLDERS, describe, load
 from snn_probe.models import MODELS, build
 
 DataRoot = str | Path | None
@@ -24,6 +25,14 @@ def network_of(config: RunConfig, data_root: DataRoot = None) -> dict[str, Any]:
             raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
     info = describe(config.dataset, root=data_root, image_size=config.image_size, classes=config.classes)
     return {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
+
+
+def resolved(config: RunConfig, data_root: DataRoot = None) -> RunConfig:
+    """The configuration with the names of its classes, where these are the folders on the disk: a folder that is
+    renamed, added or lost later cannot change what a label means."""
+    if config.dataset not in FOLDERS or config.classes is not None:
+        return config
+    return replace(config, classes=describe(config.dataset, root=data_root, image_size=config.image_size).classes)
 
 
 def build_network(config: RunConfig, network: Mapping[str, Any], stage: Stage | None = None) -> nn.Module:

@@ -139,13 +139,12 @@ def train(
 
     given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
     folder = out or Path("trained_models") / _configuration(options, given).run_name()
-    known = resume and RunFolder(folder).config.exists()
-    config = _configuration(RunFolder(folder).read_config() if known else options, given)
-    if download:
-        from snn_probe.data import load
-
-        load(config.dataset, "train", num_steps=config.num_steps, num_examples=1, root=data_root, download=True,
-             image_size=config.image_size, classes=config.classes)  # fmt: skip
+    if resume and RunFolder(folder).config.exists():
+        stored = RunFolder(folder).read_config()
+        if given.keys() & {"tit", "switch", "stages"}:  # relative to what is given, not to what they were made into
+            stored = {key: value for key, value in stored.items() if key not in _OF_STAGES}
+        options = {**options, **stored}
+    config = _configuration(options, given)
     beyond = [e for e in save_epochs if not 1 <= e <= config.epochs]
     if beyond:
         raise click.UsageError(f"--save-epochs has {beyond[0]}; give epochs from 1 to {config.epochs}.")
@@ -153,6 +152,8 @@ def train(
         click.echo("Warning: fp16 is very slow on a CPU; give --amp bf16 or --amp off.", err=True)
     run = RunFolder(folder)
     with processes(device):
+        if download:
+            _download(config, data_root)
         shown = Progress if rank() == 0 else None
         where = dict(folder=folder, device=device, data_root=data_root)
         for checkpoint in train_epochs(config, resume=resume, save_epochs=save_epochs, progress=shown, **where):
@@ -160,6 +161,20 @@ def train(
                 _report_epoch(checkpoint.card["metrics"], config.epochs)
         if rank() == 0:
             _report_training(run, config.epochs)
+
+
+_OF_STAGES = ("method", "num_steps", "epochs", "hyperparameters", "stages")
+
+
+def _download(config: Any, data_root: Path | None) -> None:
+    """Fetch what is missing of the data set; the first process does."""
+    from snn_probe.data import load
+    from snn_probe.distributed import dealing, rank, together
+
+    with dealing(), together():
+        if rank() == 0:
+            load(config.dataset, "train", num_steps=config.num_steps, num_examples=1, root=data_root, download=True,
+                 image_size=config.image_size, classes=config.classes)  # fmt: skip
 
 
 def _configuration(base: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -178,6 +193,8 @@ def _configuration(base: dict[str, Any], given: dict[str, Any]) -> Any:
         for name in ("preset", "tit", "switch"):
             merged.pop(name, None)
         if shorthand:
+            if merged.get("stages") and "epochs" not in given:  # of the preset: its last stage is what comes after
+                merged["epochs"] = merged["stages"][-1]["epochs"] if "tit" in given else merged["epochs"]
             merged["stages"] = given.get("stages") or _stages_before(merged, given.get("tit"), given.get("switch"))
         config = RunConfig.from_dict(merged)
     except ValueError as error:
@@ -252,4 +269,9 @@ def presets() -> None:
             if "hyperparameters" in entry.options else {}  # fmt: skip
         if own:
             click.echo("  " + ", ".join(f"{key}={value:g}" for key, value in own.items()))
+        augmented = "augmentation" if config.augment else "no augmentation"
+        click.echo(f"  Adam {config.learning_rate:g}, amp {config.amp}, {augmented}")
+        if config.neuron:
+            said = (f"{key}={value}" for key, value in entry.options["neuron"].items())
+            click.echo(f"  neuron {', '.join(said)}")
         click.echo(f"  source: {entry.source}\n  published: {entry.published}")

@@ -7,7 +7,7 @@ augmentation and any noise inside the network have a seed each.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from snn_probe.distributed import dealing, own_device, rank, same_buffers, share
 from snn_probe.evaluation import Evaluation, evaluate
 from snn_probe.results import environment
 from snn_probe.run_folder import RunFolder
-from snn_probe.system import DataRoot, load_split, network_of
+from snn_probe.system import DataRoot, load_split, network_of, resolved
 from snn_probe.training_state import TrainingState
 from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
 
@@ -64,6 +64,7 @@ def train(
         raise ValueError(f"save_epochs is {kept}; give whole numbers from 1 to epochs, which is {config.epochs}.")
     if resume and folder is None:
         raise ValueError("resume needs the run's folder; give folder.")
+    config = resolved(config, data_root)
     splits = _Splits(config, data_root)
     state = TrainingState(config, network_of(config, data_root), kept, own_device(device))
     splits.of(state.stage)
@@ -72,11 +73,16 @@ def train(
     if run:
         with dealing(), together():
             if rank() == 0:
-                run.begin(config.to_dict(), resume=resume)
+                run.begin(config.to_dict(), resume=resume, complete=_complete)
         if resume and (saved := run.read_resume()) is not None:
             state.restore(saved)
             _refuse_lost(kept, state, run)
     return _epochs(state, splits, run, name, progress or (lambda items, label: items))
+
+
+def _complete(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with what did not exist yet when it was written, at its default."""
+    return RunConfig.from_dict(stored).to_dict()
 
 
 def _refuse_lost(kept: list[int], state: TrainingState, run: RunFolder) -> None:
@@ -130,8 +136,9 @@ def _epochs(
         yield checkpoint
 
 
-def _one_epoch(state: TrainingState, split: Any, epoch: int, progress: Progress) -> dict[str, float]:
-    """Train once through the split; means over examples (over steps for the gradient norm)."""
+def _one_epoch(state: TrainingState, split: Any, epoch: int, progress: Progress) -> dict[str, float | None]:
+    """Train once through the split; means over examples, of the gradient norm over the steps taken; None for
+    what fp16 made overflow."""
     config, step = state.config, state.step
     rate = state.set_rate(epoch)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, f"order of epoch {epoch}"))
@@ -153,7 +160,8 @@ def _one_epoch(state: TrainingState, split: Any, epoch: int, progress: Progress)
     names = ("objective", "train_loss", "train_accuracy")
     found = {name: total / len(split) for name, total in zip(names, summed(sums, state.device), strict=True)}
     taken = [norm for norm in norms if math.isfinite(norm)]
-    return {"learning_rate": rate, **found, "gradient_norm": sum(taken) / len(taken) if taken else math.nan}
+    found |= {"gradient_norm": sum(taken) / len(taken) if taken else math.nan}
+    return {"learning_rate": rate, **{name: v if math.isfinite(v) else None for name, v in found.items()}}
 
 
 def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[str, float]:
@@ -190,8 +198,9 @@ def _evaluate_share(model, all_batches, device: torch.device) -> Evaluation:
     """The evaluation over all examples, each process taking every so-many-th batch."""
     if world_size() == 1:
         return evaluate(model, all_batches)
-    own = list(islice(all_batches, rank(), None, world_size()))
-    found = evaluate(model, own) if own else Evaluation(0.0, 0.0, 0.0, 0)
+    own = islice(all_batches, rank(), None, world_size())  # never all at once: ImageNet's would fill the memory
+    first = list(islice(own, 1))
+    found = evaluate(model, chain(first, own)) if first else Evaluation(0.0, 0.0, 0.0, 0)
     n = found.num_examples
     loss, correct, rate, count = summed([found.loss * n, found.accuracy * n, found.firing_rate * n, n], device)
     return Evaluation(loss / count, correct / count, rate / count, int(count))

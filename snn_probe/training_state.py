@@ -83,4 +83,4 @@ class TrainingState:
         self.kept = sorted({*self.kept, *plain["save_epochs"]})
         self.step.model.load_state_dict(saved["model"], strict=True)
         self.step.optimizer.load_state_dict(saved["optimizer"])
-        self.step.scaler.load_state_dict(saved["scaler"])
+        self.step.scaler.load_state_dict(saved.get("scaler", {}))

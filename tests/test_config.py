@@ -241,6 +241,14 @@ def test_a_stage_takes_what_it_leaves_out_from_the_run():
     assert SWITCH.stages[1].hyperparameters["decay"] == 0.5
 
 
+def test_a_stage_that_names_one_hyperparameter_keeps_the_others_of_the_run():
+    given = {"mse_weight": 0.2, "mse_target": 0.5}
+    stages = [{"epochs": 1, "hyperparameters": {"mse_target": 2.0}}, {"epochs": 1}]
+    config = RunConfig(method="tet", hyperparameters=given, stages=stages)
+    assert config.stages[0].hyperparameters == {"mse_weight": 0.2, "mse_target": 2.0}
+    assert config.hyperparameters == given
+
+
 def test_a_run_of_stages_is_called_after_what_it_ends_as():
     assert (TIT.epochs, TIT.num_steps, TIT.method) == (5, 6, "tet")
     config = RunConfig(num_steps=8, stages=[{"epochs": 1, "method": "tet"}, {"epochs": 2, "num_steps": 3}])

@@ -195,7 +195,7 @@ def test_state_of_another_format_is_refused(run, content):
     refused(run, "its format is not 'snn_probe.resume/1'")
 
 
-@pytest.mark.parametrize("missing", ["plain", "model", "optimizer", "scaler"])
+@pytest.mark.parametrize("missing", ["plain", "model", "optimizer"])
 def test_incomplete_state_is_refused(run, missing):
     run.path.mkdir(parents=True)
     content = {**STATE, "format": "snn_probe.resume/1", "plain": json.dumps(STATE["plain"])}

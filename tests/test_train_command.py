@@ -105,6 +105,31 @@ def test_a_run_of_stages_is_resumed_with_its_own_stages(tmp_path):
     assert found.epochs == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--tit 1:1 --epochs 1",
+        "--tit 1:1",
+        "--stage epochs=1 --stage epochs=1,method=tet",
+        "--stage epochs=1,num_steps=1 --stage epochs=1,num_steps=3",
+        "--method tet --switch sdt:1 --epochs 2",
+    ],
+)
+def test_the_same_command_with_resume_is_the_same_run(tmp_path, monkeypatch, options):
+    monkeypatch.setattr("snn_probe.training._epochs", lambda *arguments: iter(()))  # only the configuration counts
+    monkeypatch.setattr("snn_probe.train_command._report_training", lambda *arguments: None)
+    run("train", *options.split(), "--train-examples", 20, "--out", tmp_path / "run")
+    run("train", *options.split(), "--train-examples", 20, "--resume", "--out", tmp_path / "run")
+
+
+def test_a_shorthand_takes_the_last_stage_of_a_preset(tmp_path, monkeypatch):
+    monkeypatch.setattr("snn_probe.training._epochs", lambda *arguments: iter(()))
+    monkeypatch.setattr("snn_probe.train_command._report_training", lambda *arguments: None)
+    small = "--preset tit-cifar100 --dataset digits --model tiny --no-augment --tit 2:10".split()
+    found = configuration(tmp_path / "run", *small)
+    assert [(stage.epochs, stage.num_steps) for stage in found.stages] == [(10, 2), (50, 6)]
+
+
 WRONG = {
     "--preset mine": "There is no preset 'mine'; give one of trt-cifar10, ",
     "--tit 2:3 --switch sdt:2": "--stage, --tit and --switch exclude each other; give the stages with --stage.",

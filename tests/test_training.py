@@ -932,6 +932,29 @@ def test_progress_is_told_of_each_epoch_and_its_batches():
     assert told == [("epoch 1/2", STEPS), ("epoch 2/2", STEPS)]
 
 
+def test_a_run_begun_before_a_key_existed_is_resumed(straight, tmp_path):
+    folder = tmp_path / "run"
+    interrupted(SMALL, folder, after=2)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("width", "stages")}))
+    state = torch.load(folder / "resume.pt", weights_only=True)
+    state.pop("scaler")
+    torch.save(state, folder / "resume.pt")
+    rest = finished(SMALL, folder=folder, resume=True)
+    assert [c.card["sha256"] for c in rest] == [c.card["sha256"] for c in straight.checkpoints[2:]]
+
+
+def test_an_epoch_whose_every_step_overflows_in_fp16_is_told_and_survives(tmp_path):
+    """A loss so large that its scaled gradients leave the range of fp16: no step is taken, the scale is halved."""
+    config = replace(SMALL, method="tet", hyperparameters={"mse_weight": 1.0, "mse_target": 300.0}, amp="fp16",
+                     epochs=1, train_examples=16, width=0.25, eval_examples=8)  # fmt: skip
+    (found,) = finished(config, folder=tmp_path / "run")
+    before = build_network(config, network_of(config))
+    assert found.card["metrics"]["gradient_norm"] is None and written_rows(tmp_path / "run")[0]["gradient_norm"] == ""
+    for name, p in before.named_parameters():
+        assert torch.equal(p, found.state_dict[name])
+
+
 def test_metrics_of_the_first_examples_alone():
     config = replace(SMALL, epochs=1, eval_examples=300)
     (found,) = finished(config)

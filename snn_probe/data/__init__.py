@@ -23,7 +23,7 @@ from .folders import read_classes
 from .places import data_root, find_or_download
 
 __all__ = [
-    "DATASETS", "SPLITS", "Batches", "DatasetInfo", "Examples", "Split", "batches", "describe", "fetch", "load",
+    "DATASETS", "FOLDERS", "SPLITS", "Batches", "DatasetInfo", "Examples", "Split", "batches", "describe", "fetch", "load",
     "read_classes",
 ]  # fmt: skip
 
