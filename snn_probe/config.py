@@ -158,7 +158,7 @@ class RunConfig:
 
     def run_name(self) -> str:
         """Default name of the run's folder."""
-        methods = dict.fromkeys(stage.method for stage in self.schedule())
+        methods = dict.fromkeys(_called(stage) for stage in self.schedule())
         steps = dict.fromkeys(stage.num_steps for stage in self.schedule())
         parts = [self.dataset, self.model, "+".join(methods)] + ["T" + "+".join(map(str, steps))] * (len(steps) > 1)
         return "-".join([*parts, f"seed{self.seed}"])
@@ -186,6 +186,11 @@ def derived_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each purpose ("weights", "order", "augmentation"), so that changing one moves no other."""
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
+
+
+def _called(stage: Stage) -> str:
+    """The method of a stage; TRT without decay is plain L2, the control arm."""
+    return "trt-l2" if stage.method == "trt" and stage.hyperparameters["decay"] == 0 else stage.method
 
 
 def _stages(given: Any, flat: Stage) -> tuple[Stage, ...]:

@@ -43,9 +43,33 @@ def figure_options(name: str, results: list[Result]) -> dict[str, Any]:
         return {"estimator": ", ".join(said)}
     if results[0].probe.startswith("hessian_"):
         operator, forward = _common(results, ("operator", "forward"))
-        return {"said": f"{operator}, {forward} forward"}
-    if name in ("loss_contour", "loss_surface"):
-        return _of_plane(name, results)
+        return {"said": ", ".join([f"{operator}, {forward} forward", *_objective(results), *_layer(results)])}
+    if name in ("loss_line", "loss_contour", "loss_surface"):
+        return _of_plane(name, results) or _of_directions(results)
+    return {}
+
+
+def _objective(results: list[Result]) -> list[str]:
+    """The loss that was differentiated, where it is one for all results."""
+    names = {str(result.settings.get("objective", "")).partition("(")[0] for result in results}
+    return [*names] if len(names) == 1 and "" not in names else []
+
+
+def _layer(results: list[Result]) -> list[str]:
+    """The layer whose weights alone were measured, where it is one for all results."""
+    chosen = [result.settings.get("params") for result in results]
+    layers = {name.rpartition(".")[0] for names in chosen for name in (names if isinstance(names, list) else [""])}
+    return [*layers] if len(layers) == 1 and "" not in layers else []
+
+
+def _of_directions(results: list[Result]) -> dict[str, Any]:
+    """What the axes of a slice are, where its directions are not random ones."""
+    said = {str(result.settings.get("directions", "")).partition(" ")[0] for result in results}
+    alpha, beta = r"$\alpha$", r"$\beta$"
+    if said == {"top"}:
+        return {"labels": (f"{alpha} (distance along eigenvector 1)", f"{beta} (along eigenvector 2)")}
+    if said == {"line"}:
+        return {"labels": (f"{alpha} (0: this network, 1: the other)", beta)}
     return {}
 
 

@@ -21,7 +21,7 @@ KINDS = ("random", "eigenvectors", "pca")
 @click.option("--points", default=21, show_default=True, type=click.IntRange(min=2),
               help="Along each direction; an odd number has 0 among them.")  # fmt: skip
 @click.option("--range", "reach", type=click.FloatRange(min=0, min_open=True),
-              help="The grid covers [-range, range].  [1; with pca what the run covers]")  # fmt: skip
+              help="The grid covers [-range, range].  [1; with --to from 0 to 1; with pca what the run covers]")  # fmt: skip
 @click.option("--along", default="random", show_default=True, type=click.Choice(KINDS),
               help="random: filter-normalized. eigenvectors: of the Hessian of the first objective, unit length. "
                    "pca: the plane of the run, from the epoch_*.pt beside CKPT, with its trajectory.")  # fmt: skip
@@ -81,11 +81,15 @@ class _Way:
     said: str | None = None
     trajectory: Any = None
     explained: tuple[float, float] | None = None
+    one_sided: bool = False
 
     def axes(self, points: int, reach: float | None, plane: bool) -> tuple[list[float], list[float]]:
-        """alphas and betas: [-reach, reach], or with a trajectory and no reach what covers it, 0 among them."""
+        """alphas and betas: [-reach, reach]; without a reach [0, 1] on the line to another checkpoint, and what covers
+        a trajectory, 0 among them."""
         import numpy as np
 
+        if self.one_sided and reach is None:
+            return np.linspace(0.0, 1.0, points).tolist(), [0.0]
         if self.trajectory is None or reach is not None:
             axis = np.linspace(-(reach or 1.0), reach or 1.0, points).tolist()
             return axis, axis if plane else [0.0]
@@ -138,7 +142,7 @@ def _line(job: Any, other: Path) -> _Way:
         way = direction_between(job.model.state_dict(), load(other).state_dict)
     except ValueError as error:
         raise ValueError(f"--to {other}: {error}") from None
-    return _Way(way, f"line to {other.name}")
+    return _Way(way, f"line to {other.name}", one_sided=True)
 
 
 def _plane_of_run(job: Any) -> _Way:

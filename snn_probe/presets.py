@@ -13,7 +13,7 @@ _BATCH = "batch 64 and augmentation are those of TRT's program"
 @dataclass(frozen=True)
 class Preset:
     """``options``: fields of :class:`snn_probe.config.RunConfig`, the others keep their defaults; ``source``: paper, and
-    what in the settings is not stated there; ``published``: the test accuracy it reports, in words."""
+    what in the settings is not stated there; ``published``: the test accuracy it reports, in words, as far as known."""
 
     options: Mapping[str, Any]
     source: str
@@ -26,7 +26,7 @@ def _trt(dataset: str, model: str, num_steps: int, strength: float, decay: float
     )
     options["hyperparameters"] = dict(strength=strength, decay=decay, mse_weight=mse, epsilon=1e-5)
     note = more.pop("note", "")
-    return Preset({**options, **more}, TRT_PAPER + note, "its accuracy tables could not be read")
+    return Preset({**options, **more}, TRT_PAPER + note, "accuracy not known to us")
 
 
 def _tet(method: str, dataset: str, model: str, num_steps: int, epochs: int, published: str, **more: Any) -> Preset:

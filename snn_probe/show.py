@@ -30,7 +30,7 @@ def _checkpoint(path: Path) -> list[str]:
                 "epoch": card["epoch"],
                 **_flat(card["config"]),
                 "parameters": weights,
-                **(card.get("metrics") or {}),
+                **{f"metrics.{name}": value for name, value in (card.get("metrics") or {}).items()},
                 **_flat(card.get("environment") or {}),
                 "sha256": card["sha256"],
             }

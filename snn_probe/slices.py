@@ -17,7 +17,7 @@ MEASURED = ("alpha", "beta", "loss", "accuracy", "finite")  # every other column
 class Slice:
     """What tells a slice apart, its sorted alphas (A,) and betas (B,), and loss and accuracy (A, B) on that grid.
 
-    A loss that looks like a number though its row says ``finite`` False is NaN here; infinities stay.
+    A loss that looks like a number though its row says ``finite`` False is NaN here, as is its accuracy; infinities stay.
     """
 
     keys: dict[str, object]
@@ -64,9 +64,11 @@ def _slice(keys: dict[str, object], rows: pd.DataFrame) -> Slice:
     at = np.searchsorted(alphas, rows["alpha"]), np.searchsorted(betas, rows["beta"])
     loss, accuracy = np.full((2, len(alphas), len(betas)), np.nan)
     loss[at] = rows["loss"]
-    if "finite" in rows:
-        doubtful = ~rows["finite"].to_numpy(dtype=bool) & np.isfinite(rows["loss"].to_numpy(dtype=float))
-        loss[at[0][doubtful], at[1][doubtful]] = np.nan
     if "accuracy" in rows:
         accuracy[at] = rows["accuracy"]
+    if "finite" in rows:
+        lost = ~rows["finite"].to_numpy(dtype=bool)
+        doubtful = lost & np.isfinite(rows["loss"].to_numpy(dtype=float))
+        loss[at[0][doubtful], at[1][doubtful]] = np.nan
+        accuracy[at[0][lost], at[1][lost]] = np.nan
     return Slice(keys, alphas, betas, loss, accuracy)

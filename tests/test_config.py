@@ -249,6 +249,11 @@ def test_a_stage_that_names_one_hyperparameter_keeps_the_others_of_the_run():
     assert config.hyperparameters == given
 
 
+def test_the_control_arm_has_a_name_of_its_own():
+    assert RunConfig(method="trt", hyperparameters={"decay": 0}).run_name() == "digits-tiny-trt-l2-seed0"
+    assert RunConfig(method="trt").run_name() == "digits-tiny-trt-seed0"
+
+
 def test_a_run_of_stages_is_called_after_what_it_ends_as():
     assert (TIT.epochs, TIT.num_steps, TIT.method) == (5, 6, "tet")
     config = RunConfig(num_steps=8, stages=[{"epochs": 1, "method": "tet"}, {"epochs": 2, "num_steps": 3}])

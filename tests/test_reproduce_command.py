@@ -48,7 +48,7 @@ def files(folder):
 def test_a_dry_run_says_the_plan_and_writes_nothing(here):
     done = run("reproduce", "small.toml", "--dry-run")
     lines = done.stdout.splitlines()
-    assert lines[:3] == ["A small study", "2 runs (2 arms x 1 seeds), 2 results, in reports/small", "To do:"]
+    assert lines[:3] == ["A small study", "2 runs (2 arms x 1 seed), 2 results, in reports/small", "To do:"]
     assert [line.split()[0] for line in lines[3:]] == ["training", "timesteps", "about"]
     assert done.stderr.startswith("Warning: Arm 'trt' is TRT, and no arm is its control; add one with the same")
     assert files(here) == ["small.toml"]
@@ -57,7 +57,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(here):
 def test_a_study_lies_where_it_is_told_and_paths_are_all_that_goes_to_stdout(here):
     done = run("reproduce", "small.toml", "--out", "elsewhere", "--keep", "nothing")
     assert done.stdout.splitlines() == [f"elsewhere/{name}" for name in ("claims.csv", "report.md", "report.html")]
-    assert "2 runs (2 arms x 1 seeds), 2 results, in elsewhere" in done.stderr
+    assert "2 runs (2 arms x 1 seed), 2 results, in elsewhere" in done.stderr
     runs = [f"elsewhere/runs/{arm}-seed0/{name}" for arm in ("sdt", "trt") for name in ("config.json", "metrics.csv")]
     assert set(runs) < set(files(here)) and not any(name.endswith(".pt") for name in files(here))
     again = run("reproduce", "small.toml", "--out", "elsewhere", "--keep", "nothing")
