@@ -286,7 +286,7 @@ def test_show_says_what_a_checkpoint_holds(trained):
     assert facts["method"] == "trt" and facts["hyperparameters.decay"] == "0.5"
     assert facts["parameters"] == str(weights)
     assert facts["sha256"] == card["sha256"]
-    assert float(facts["test_accuracy"]) == pytest.approx(card["metrics"]["test_accuracy"], rel=1e-5)
+    assert float(facts["metrics.test_accuracy"]) == pytest.approx(card["metrics"]["test_accuracy"], rel=1e-5)
     assert facts["torch"] == card["environment"]["torch"]
 
 
