@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,6 +17,8 @@ from .time_figures import gradient_map
 from .time_figures import shared_norm as gradient_norm
 
 _AROUND = 0.08  # inches around a surface, whose labels the layout underestimates
+_LABEL = 1.2  # inches, the least height of a panel of bars, which holds a line of its label
+_LETTER = 0.05  # inches that a letter of an upright layer name takes
 
 
 def draw_gradient_map(numbers: pd.DataFrame, width: float) -> Figure:
@@ -80,6 +84,7 @@ def draw_bars(numbers: pd.DataFrame, width: float, *, ylabel: str) -> Figure:
     names = {arm: looks(numbers["arm"])[arm] for arm in dict.fromkeys(numbers["arm"])}
     layers = list(dict.fromkeys(numbers["layer"]))
     ylabel = f"{ylabel} ({numbers['unit'].iloc[0]})" if "unit" in numbers else ylabel
+    ylabel = textwrap.fill(ylabel, letters(_LABEL))
     with style():
         figure, panels = grid(numbers.assign(all=""), ["group"], "all", width, height=0.55, least=2.2)
         for panel in panels:
@@ -104,5 +109,7 @@ def _bars(ax: Axes, rows: pd.DataFrame, names: dict[str, Look], layers: list[str
     inches = 0.8 * ax.figure.get_figwidth() / ax.get_subplotspec().get_gridspec().ncols
     upright = sum(map(len, layers)) + 2 * len(layers) > letters(inches)
     ax.set_xticks(range(len(layers)), layers, rotation=90 if upright else 0)
+    if upright and ax.get_subplotspec().is_first_col():
+        ax.figure.set_figheight(ax.figure.get_figheight() + _LETTER * max(map(len, layers)))
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.grid(False, axis="x")
