@@ -173,12 +173,7 @@ class RunConfig:
         """Inverse of :meth:`to_dict`; unknown keys are refused."""
         if not isinstance(plain, Mapping):
             raise ValueError(f"The configuration is {type(plain).__name__}; give a JSON object.")
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(map(str, set(plain) - set(known)))
-        if unknown:
-            raise ValueError(
-                f"The configuration has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}."
-            )
+        _known("The configuration", plain, cls)
         return cls(**plain)
 
 
@@ -210,9 +205,7 @@ def _stage(number: int, given: Any, flat: Stage) -> Stage:
         return given
     if not isinstance(given, Mapping):
         raise ValueError(f"Stage {number} is {given!r}; give an object with epochs, num_steps, method, ...")
-    known = [f.name for f in fields(Stage)]
-    if unknown := sorted(map(str, set(given) - set(known))):
-        raise ValueError(f"Stage {number} has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
+    _known(f"Stage {number}", given, Stage)
     if "epochs" not in given:
         raise ValueError(f"Stage {number} does not say its epochs; give a whole number of at least 1.")
     inherited: dict[str, Any] = {"num_steps": flat.num_steps, "method": flat.method}
@@ -230,9 +223,7 @@ def _neuron(given: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(given, Mapping):
         raise ValueError(f"neuron is {given!r}; give an object of names and values.")
-    known = [f.name for f in fields(Neuron)]
-    if unknown := sorted(map(str, set(given) - set(known))):
-        raise ValueError(f"neuron has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
+    _known("neuron", given, Neuron)
     return asdict(Neuron(**given))
 
 
@@ -243,6 +234,13 @@ def _classes(given: Any) -> tuple[str, ...] | None:
     if len(names) < 2 or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ValueError(f"classes is {str(given)[:80]!r}; give a list of at least two different class names.")
     return names
+
+
+def _known(what: str, given: Mapping[str, Any], kind: type) -> None:
+    """ValueError for keys that are no fields of ``kind``."""
+    known = [f.name for f in fields(kind)]
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise ValueError(f"{what} has unknown keys {', '.join(unknown)}; allowed are {', '.join(known)}.")
 
 
 def _whole(name: str, value: Any, *, low: int) -> None:
