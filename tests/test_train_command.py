@@ -118,8 +118,8 @@ def test_a_run_of_stages_is_resumed_with_its_own_stages(tmp_path):
 def test_the_same_command_with_resume_is_the_same_run(tmp_path, monkeypatch, options):
     monkeypatch.setattr("snn_probe.training._epochs", lambda *arguments: iter(()))  # only the configuration counts
     monkeypatch.setattr("snn_probe.train_command._report_training", lambda *arguments: None)
-    run("train", *options.split(), "--train-examples", 20, "--out", tmp_path / "run")
-    run("train", *options.split(), "--train-examples", 20, "--resume", "--out", tmp_path / "run")
+    begun = configuration(tmp_path / "run", *options.split(), "--train-examples", 20)
+    assert configuration(tmp_path / "run", *options.split(), "--train-examples", 20, "--resume") == begun
 
 
 def test_a_shorthand_takes_the_last_stage_of_a_preset(tmp_path, monkeypatch):
