@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,8 @@ def _bars(rows: pd.DataFrame, ax: Axes) -> list[_Bars]:
     layers = list(dict.fromkeys(rows["layer"]))
     all_series = series_of(rows, IDENTIFYING)
     width = 0.8 / len(all_series)
-    upright = sum(map(len, layers)) + len(layers) > letters(0.75 * ax.figure.get_figwidth())
+    figure: Any = ax.figure
+    upright = sum(map(len, layers)) + len(layers) > letters(0.75 * figure.get_figwidth())
     ax.set_xticks(range(len(layers)), layers, rotation=90 if upright else 0)
     ax.grid(False, axis="x")
     ax.set(xlabel="Layer", xlim=(-0.6, len(layers) - 0.4))

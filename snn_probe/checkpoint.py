@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from snn_probe.config import RunConfig, Stage
 from snn_probe.files import write_atomically
+from snn_probe.own import is_own
 from snn_probe.system import build_network, network_of
 
 FORMAT = "snn_probe.checkpoint/1"
@@ -44,8 +45,8 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """Epochs trained, counted from 1; 0 is the untrained network."""
-        return self.card["epoch"]
+        """Epochs trained, counted from 1; 0 is the untrained network, and one that was trained elsewhere."""
+        return self.card.get("epoch", 0)
 
     @property
     def stage(self) -> Stage:
@@ -82,9 +83,17 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
-    """The network of the checkpoint with its weights and the timesteps of its stage, in eval mode. Raises ValueError if they do not fit."""
+    """The network of the checkpoint with its weights and the timesteps of its stage, in eval mode.
+
+    Raises ValueError if they do not fit, and for a network of the user's own that the user has not allowed: no code is
+    imported because a card names it (see :mod:`snn_probe.own`).
+    """
     config, network, state = checkpoint.config, checkpoint.card["network"], dict(checkpoint.state_dict)
     try:
+        if is_own(config.model):  # its code need not run on the meta device
+            model = build_network(config, network, checkpoint.stage)
+            model.load_state_dict(state, strict=True)
+            return model.eval()
         with torch.device("meta"):  # shapes alone, so that a card with absurd ones does not fill the memory
             build_network(config, network, checkpoint.stage).load_state_dict(state, strict=True, assign=True)
     except (RuntimeError, TypeError) as error:
@@ -195,7 +204,8 @@ def _card(path: Path, text: Any) -> dict[str, Any]:
     if not wrong:
         shape, classes = card["network"].get("input_shape"), card["network"].get("num_classes")
         sizes = [*shape, classes] if isinstance(shape, list) else []
-        known = len(sizes) == 4 and all(type(size) is int and size > 0 for size in sizes)
+        own = is_own(card["config"].get("model"))
+        known = (len(sizes) > 1 if own else len(sizes) == 4) and all(type(size) is int and size > 0 for size in sizes)
         known = known and isinstance(card["network"].get("temporal"), bool)
         wrong = ["network"] * (not known) + ["epoch"] * (card["epoch"] < 0)
     if wrong:

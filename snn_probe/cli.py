@@ -1,5 +1,6 @@
 """The command line: parse, call, save, print the path. Heavy imports are inside the commands, so --help is fast."""
 
+import logging
 import os
 import signal
 import sys
@@ -9,28 +10,35 @@ from typing import Any
 import click
 
 from snn_probe import __version__
+from snn_probe.completion import completion
+from snn_probe.console import console
 from snn_probe.data_command import data
+from snn_probe.doctor_command import doctor
+from snn_probe.export_command import export
+from snn_probe.interrupts import listening
+from snn_probe.presets_command import presets
 from snn_probe.probe_commands import COMMANDS
 from snn_probe.report_command import report
 from snn_probe.reproduce_command import reproduce
-from snn_probe.train_command import presets, train
+from snn_probe.train_command import train
 
-EPILOG = "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143 interrupted."
+EPILOG = (
+    "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143/138 interrupted (SIGINT, SIGTERM, SIGUSR1): what was saved is "
+    "whole, and the command goes on from there, train with --resume."
+)
 
 
 class _Group(click.Group):
     """Turns the package's exceptions into one sentence and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        def stop(number, frame):
-            raise SystemExit(128 + number)
-
-        signal.signal(signal.SIGTERM, stop)
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("Interrupted; what was saved before is complete.", err=True)
-            raise SystemExit(130) from None
+            with listening():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            if os.environ.get("RANK", "0") == "0":
+                click.echo("Interrupted; what was saved before is complete.", err=True)
+            raise SystemExit(128 + getattr(stopped, "number", signal.SIGINT)) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -47,8 +55,14 @@ class _Group(click.Group):
 @click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="snnprobe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr, such as every file that is written.")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool, verbose: bool, quiet: bool) -> None:
     """Train spiking networks (SDT, TET, TRT) and measure what training did to them over time."""
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other; give one of them.")
+    ctx.with_resource(console(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO))
 
 
 @main.command()
@@ -110,14 +124,16 @@ def _metrics(path: Path) -> Any:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-def show(file: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON instead, but no weights.")
+def show(file: Path, as_json: bool) -> None:
     """Say what a checkpoint, a result or a run's folder holds."""
-    from snn_probe.show import describe
+    from snn_probe.results import strict_json
+    from snn_probe.show import describe, document
 
-    click.echo("\n".join(describe(file)))
+    click.echo(strict_json(document(file)) if as_json else "\n".join(describe(file)))
 
 
-for command in (train, presets, data, *COMMANDS, reproduce, report):
+for command in (train, presets, data, *COMMANDS, export, reproduce, report, doctor, completion):
     main.add_command(command)
 
 

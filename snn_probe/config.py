@@ -1,6 +1,7 @@
 """The configuration of a training run: frozen, validated, to and from plain dicts."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -8,6 +9,8 @@ from typing import Any
 
 from snn_probe.lif import Neuron
 from snn_probe.objectives import OBJECTIVES
+from snn_probe.own import check_name, is_own
+from snn_probe.own_objective import own_objective
 
 AMP = ("off", "bf16", "fp16")
 OPTIMIZER_AT_START = ("restart", "continue")
@@ -20,7 +23,9 @@ class Stage:
     Weights and batch-norm statistics always come from the stage before. ``optimizer`` says what else does: "restart"
     begins Adam anew and a cosine of the learning rate of its own; "continue" keeps Adam's moments, and the cosine of
     the stage before stretches over both. The first stage of a run has nothing to continue.
-    ``hyperparameters``: those of the objective, by its field names; the defaults are filled in.
+    ``method``: a name of OBJECTIVES, or package.module:name for one of the user's own.
+    ``hyperparameters``: those of the objective, by its field names; the defaults are filled in, of an objective of the
+    user's own by :func:`snn_probe.system.resolved`, since its code is not imported here.
     """
 
     epochs: int
@@ -30,17 +35,22 @@ class Stage:
     optimizer: str = "restart"
 
     def __post_init__(self):
-        if not isinstance(self.method, str) or self.method not in OBJECTIVES:
+        if is_own(self.method):
+            check_name("method", self.method)
+        elif not isinstance(self.method, str) or self.method not in OBJECTIVES:
             raise ValueError(f"method is {self.method!r}; give one of {', '.join(map(repr, OBJECTIVES))}.")
         for name in ("num_steps", "epochs"):
             _whole(name, getattr(self, name), low=1)
         _one_of("optimizer", self.optimizer, OPTIMIZER_AT_START)
         if not isinstance(self.hyperparameters, Mapping):
             raise ValueError(f"hyperparameters is {self.hyperparameters!r}; give an object of names and values.")
-        object.__setattr__(self, "hyperparameters", asdict(self.objective()))
+        filled = _plain(self.method, self.hyperparameters) if is_own(self.method) else asdict(self.objective())
+        object.__setattr__(self, "hyperparameters", filled)
 
     def objective(self):
         """The objective with these hyperparameters."""
+        if is_own(self.method):
+            return own_objective(self.method, self.hyperparameters)
         kind = OBJECTIVES[self.method]
         known = [f.name for f in fields(kind)]
         unknown = [name for name in self.hyperparameters if name not in known]
@@ -62,13 +72,15 @@ class RunConfig:
     ``epochs`` and ``hyperparameters`` then describe. With stages (dicts, or :class:`Stage`) these four give what a
     stage leaves out, and afterwards say what the finished network is: the last stage's, and all epochs together.
 
+    ``method``, ``dataset`` and ``model`` may name code of the user's own, package.module:name (see :mod:`snn_probe.own`).
+    ``weights``: SHA-256 of the weights that training begins from; None: they are drawn from the seed.
     ``width``: scales every channel count of the network. ``neuron``: fields of :class:`snn_probe.lif.Neuron`; None is
     the network's own. ``train_examples``: the first so many of the training split (None: all). ``eval_examples``: after each
     epoch the first so many of validation and of test are evaluated. ``augment``: the data set's augmentation of
     training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
     precision of the forward pass in training (autocast); loss, penalty and weights are float32. ``channels_last``:
-    memory format of images, which every layer keeps, ``compile``: torch.compile of the training forward; both change numbers by
-    rounding only. ``batch_size`` counts all processes together.
+    memory format of images, which every layer keeps, ``compile``: torch.compile of training, which chooses its own memory
+    format; both change numbers by rounding only. ``batch_size`` counts all processes together.
 
     Raises ValueError, one sentence, for anything unknown or out of range; whether the data set and the network exist
     is known only where they are built, see :func:`snn_probe.system.network_of`.
@@ -94,6 +106,7 @@ class RunConfig:
     compile: bool = False
     eval_examples: int | None = None
     stages: tuple[Stage, ...] = ()
+    weights: str | None = None
 
     def __post_init__(self):
         flat = Stage(self.epochs, self.num_steps, self.method, self.hyperparameters)
@@ -104,6 +117,12 @@ class RunConfig:
         for name in ("dataset", "model"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give its name.")
+            if is_own(getattr(self, name)):
+                check_name(name, getattr(self, name))
+        if self.weights is not None and not (
+            isinstance(self.weights, str) and re.fullmatch("[0-9a-f]{64}", self.weights)
+        ):
+            raise ValueError(f"weights is {self.weights!r}; give the SHA-256 of weights, 64 hexadecimal digits.")
         _whole("batch_size", self.batch_size, low=1)
         _whole("seed", self.seed, low=0)
         for name in ("train_examples", "image_size", "eval_examples"):
@@ -160,12 +179,16 @@ class RunConfig:
         """Default name of the run's folder."""
         methods = dict.fromkeys(_called(stage) for stage in self.schedule())
         steps = dict.fromkeys(stage.num_steps for stage in self.schedule())
-        parts = [self.dataset, self.model, "+".join(methods)] + ["T" + "+".join(map(str, steps))] * (len(steps) > 1)
+        parts = [_short(self.dataset), _short(self.model), "+".join(map(_short, methods))] + [
+            "T" + "+".join(map(str, steps))
+        ] * (len(steps) > 1)
         return "-".join([*parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dict; everything is written out, defaults included."""
         plain = asdict(self)
+        if self.weights is None:  # a run from its seed is written as before there was this field
+            del plain["weights"]
         return {**plain, "stages": list(plain["stages"]), "classes": self.classes and list(self.classes)}
 
     @classmethod
@@ -175,6 +198,20 @@ class RunConfig:
             raise ValueError(f"The configuration is {type(plain).__name__}; give a JSON object.")
         _known("The configuration", plain, cls)
         return cls(**plain)
+
+
+def _short(name: str) -> str:
+    """A name as a part of a folder's name."""
+    return name.replace(":", ".")
+
+
+def _plain(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters of an objective whose code is not looked at: names and what JSON can hold."""
+    for name, value in given.items():
+        number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+        if not isinstance(name, str) or not (number or isinstance(value, str)):
+            raise ValueError(f"{name} of {method} is {value!r}; give a finite number, true, false or a word.")
+    return dict(given)
 
 
 def derived_seed(seed: int, purpose: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ def eigenvalues(table: pd.DataFrame, ax: Axes, *, said: str = "") -> Axes:
     """Eigenvalues against their rank, one line per checkpoint; unconverged ones hollow. ``said``: operator, forward."""
     for series in series_of(table, IDENTIFYING):
         rows = series.rows.sort_values("rank")
-        look = {"color": series.color, "marker": series.marker}
+        look: dict[str, Any] = {"color": series.color, "marker": series.marker}
         ax.plot(rows["rank"], rows["eigenvalue"], label=series.label or None, linestyle=series.dash, **look)
         open_ones = rows[~rows["converged"].astype(bool)]
         if len(open_ones):

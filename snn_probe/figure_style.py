@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -29,7 +30,7 @@ METHODS = {  # method, or arm of a study -> what figures call it, its colour, it
     "tit": ("TIT", "#56B4E9", "P"),
 }
 _OTHER_COLORS = ("#000000", "#999999", "#8C564B", "#5D3A9B")  # for other methods
-MARKERS = (
+MARKERS: tuple[Any, ...] = (
     *("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*"),
     *("d", "H", "8", (3, 1, 0), (5, 1, 0), (6, 2, 0)),  # three for each of METHODS
 )
@@ -38,7 +39,7 @@ _LIGHTEST = 0.5  # how far towards white the first line of a method is drawn
 _NOTE = "note"  # gid of the legend entry that says what bands or bars mean
 _GAP = 0.06  # inches left free beside a legend
 _POINTS_PER_LETTER = 4.3  # mean width of a letter of DejaVu Sans at 7.5 points
-_RC = {
+_RC: Any = {  # keys in matplotlib's own words
     "pdf.fonttype": 42, "ps.fonttype": 42,  # TrueType: publishers refuse Type 3 fonts
     "svg.hashsalt": "snn_probe",  # the same figure gives the same bytes
     "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.title_fontsize": 7,
@@ -104,6 +105,11 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
     return known | new
 
 
+def called(name: str) -> str:
+    """What figures call a method or an objective; one of the user's own, package.module:name, by its name alone."""
+    return METHODS[name][0] if name in METHODS else name.rpartition(":")[2]
+
+
 def series_of(table: pd.DataFrame, apart: Sequence[str], dashes: int = len(_DASHES)) -> list[Series]:
     """One series per distinct value of the columns ``apart``, those of a method together, in order of epoch.
 
@@ -130,7 +136,8 @@ def _look(rank: int, later: int, count: int, dashes: int) -> tuple[str, str]:
     known = [color for _, color, _ in METHODS.values()]
     color = known[rank] if rank < len(known) else _OTHER_COLORS[(rank - len(known)) % len(_OTHER_COLORS)]
     white = _LIGHTEST * later / max(count - 1, 1)
-    shade = to_hex([part + white * (1 - part) for part in to_rgb(color)])
+    red, green, blue = (part + white * (1 - part) for part in to_rgb(color))
+    shade = to_hex((red, green, blue))
     return shade, MARKERS[(rank + len(METHODS) * (later // dashes)) % len(MARKERS)]
 
 
@@ -144,8 +151,10 @@ def _labels(identity: pd.DataFrame) -> list[str]:
         alike = identity.duplicated(chosen).any() if chosen else len(identity) > 1
         if alike and more in identity and len(identity[more].unique()) > 1:
             chosen.append(more)
+    methods = set(identity["method"].dropna()) if "method" in chosen else set()
+    distinct = len({called(str(method)) for method in methods}) == len(methods)
     texts = {
-        "method": lambda value: METHODS[value][0] if value in METHODS else str(value),
+        "method": lambda value: called(str(value)) if distinct else str(value),
         "num_steps": lambda value: f"T={int(value)}",
         "epoch": lambda value: f"epoch {int(value)}",
         "seed": lambda value: f"seed {int(value)}",
@@ -179,7 +188,7 @@ class Handles:
         return list(self.entries.values()), list(self.entries)
 
 
-def add_legend(figure: Figure, ax: Axes, width: float) -> None:
+def add_legend(figure: Figure, ax: Axes | Handles, width: float) -> None:
     """Put the legend below the axes, as wide as the figure allows, and make the figure higher by its height."""
     entries = list(zip(*ax.get_legend_handles_labels(), strict=True))
     lines = [(handle, textwrap.fill(label, letters(width - 0.7))) for handle, label in entries if not is_note(handle)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def learning_curves(table: pd.DataFrame, ax: Axes, *, quantity: str = "accuracy"
             if runs.empty:
                 continue
             dash = (0, (3, 1.2)) if split == "train" else "-"
-            look = {"color": series.color, "marker": series.marker, "linestyle": dash}
+            look: dict[str, Any] = {"color": series.color, "marker": series.marker, "linestyle": dash}
             look["markevery"] = (i * every // len(all_series), every)  # markers of different lines side by side
             ax.plot(runs.index, runs.mean(axis=1), label=", ".join(filter(None, (series.label, split))), **look)
             repeats.add(runs.shape[1])
@@ -97,16 +98,16 @@ def information_centroid(table: pd.DataFrame, ax: Axes, *, layer: str = "all") -
     """
     if "epoch" not in table or table["epoch"].isna().any():
         raise ValueError("the epoch of a checkpoint is missing; give combine(results) of results with known epochs")
-    points = centroid.information_centroid(table, layer=layer)
+    points: Any = centroid.information_centroid(table, layer=layer)
     for series in series_of(points, [name for name in IDENTIFYING if name not in ("epoch", "checkpoint")]):
         line = series.rows.sort_values("epoch")
         x, y, error = (line[name].to_numpy(dtype=float) for name in ("epoch", "centroid", "stderr"))
-        look = {"color": series.color, "marker": series.marker, "linestyle": series.dash, "elinewidth": 0.8}
-        ax.errorbar(x, y, yerr=error, label=series.label or None, **look)
+        look: dict[str, Any] = {"color": series.color, "marker": series.marker, "linestyle": series.dash}
+        ax.errorbar(x, y, yerr=error, label=series.label or None, elinewidth=0.8, **look)
     if points["stderr"].notna().any():
         note(ax, "bars: ±1 standard error (independent timesteps)")
-    last, error = int(table["timestep"].max()), points["stderr"].fillna(0)
-    low, high = (points["centroid"] - error).min(), (points["centroid"] + error).max()
+    last, reach = int(table["timestep"].max()), points["stderr"].fillna(0)
+    low, high = (points["centroid"] - reach).min(), (points["centroid"] + reach).max()
     if np.isfinite(low):
         margin = max(0.1 * (high - low), 0.1)
         ax.set_ylim(max(low - margin, 0.95), min(high + margin, last + 0.05))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+_log = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -42,6 +45,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
         sentence.errno = error.errno
         raise sentence from error
     _sync_folder(place.parent)
+    _log.debug("Wrote %s", os.fspath(path))
 
 
 def _replace(place: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:

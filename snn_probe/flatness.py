@@ -99,9 +99,9 @@ def _length(axes: Sequence[np.ndarray], loss: np.ndarray, level: float) -> float
 
 def _area(axes: Sequence[np.ndarray], loss: np.ndarray, level: float) -> float:
     corners = [loss[:-1, :-1], loss[1:, :-1], loss[1:, 1:], loss[:-1, 1:]]  # around the cell
-    centre = sum(corners) / 4
+    centre = np.sum(corners, axis=0) / 4
     cells = np.outer(*map(np.diff, axes))
-    inside = sum(_below(corners[i], corners[i - 1], centre, level) for i in range(4)) / 4
+    inside = np.sum([_below(corners[i], corners[i - 1], centre, level) for i in range(4)], axis=0) / 4
     return float((inside * cells).sum())
 
 
@@ -138,7 +138,7 @@ def _mean_at(axes: Sequence[np.ndarray], loss: np.ndarray, radius: float) -> flo
         share = (x - axis[cell]) / (axis[cell + 1] - axis[cell])
         cells.append(cell)
         shares.append((1.0 - share, share))
-    total = 0.0
+    total: np.ndarray | float = 0.0
     for corner in itertools.product((0, 1), repeat=len(axes)):
         weight = math.prod(share[side] for share, side in zip(shares, corner, strict=True))
         value = loss[tuple(cell + side for cell, side in zip(cells, corner, strict=True))]

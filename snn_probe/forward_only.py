@@ -8,6 +8,7 @@ goes through its surrogate and stacks copies. A 2x2 average pool as three stride
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def values_only(model: nn.Module) -> Iterator[None]:
             del module.__dict__["forward"]
 
 
-def _neuron(neuron: nn.Module, original, currents: Tensor) -> Tensor:
+def _neuron(neuron: Any, original, currents: Tensor) -> Tensor:
     if currents.is_cuda or torch.is_grad_enabled():
         return original(currents)
     (potential,) = neuron.materialize_states((currents,), tuple(neuron._memories.values()), "m")

@@ -1,5 +1,6 @@
 """``snnprobe landscape``: slices of the loss along random directions, eigenvectors, a line or the plane of a run."""
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 import click
 
-from snn_probe.probe_options import shared
+from snn_probe.probe_options import OBJECTIVES, ObjectiveName, objective_of, shared
 
 KINDS = ("random", "eigenvectors", "pca")
 
@@ -16,7 +17,7 @@ KINDS = ("random", "eigenvectors", "pca")
 @click.command()
 @shared
 @click.option("--objective", "objectives", multiple=True, default=("sdt", "tet"), show_default=True,
-              type=click.Choice(("sdt", "tet", "trt")), help="Losses, all from the same forward passes; may be repeated.")  # fmt: skip
+              type=ObjectiveName(*OBJECTIVES), help="Losses, all from the same forward passes; may be repeated.")  # fmt: skip
 @click.option("--plane", is_flag=True, help="Two directions instead of one.")
 @click.option("--points", default=21, show_default=True, type=click.IntRange(min=2),
               help="Along each direction; an odd number has 0 among them.")  # fmt: skip
@@ -35,16 +36,16 @@ KINDS = ("random", "eigenvectors", "pca")
 @click.option("--radius", type=click.FloatRange(min=0, min_open=True),
               help="Flatness: mean rise of the loss at this distance.  [half of what the grid reaches]")  # fmt: skip
 def landscape(
-    checkpoints: tuple[Path, ...], objectives, plane, points, reach, along, other, seed, num_directions, level, radius,
+    subjects: tuple[Any, ...], objectives, plane, points, reach, along, other, seed, num_directions, level, radius,
     **options: Any,
 ) -> None:  # fmt: skip
     """Loss and accuracy along a line or on a plane through the weights; a half-finished grid is continued."""
     from snn_probe.measuring import Measurement, default_out, run
 
-    _check_directions(checkpoints, plane, along, other, num_directions)
+    _check_directions(subjects, plane, along, other, num_directions)
     if radius is not None and radius > (reach or 1.0) and (along != "pca" or reach):
         raise click.UsageError(f"--radius is {radius:g}, but the grid reaches {reach or 1.0:g}; give at most that.")
-    options["out"] = options["out"] or default_out(checkpoints)
+    options["out"] = options["out"] or default_out(subjects)
     partials: list[Path] = []
 
     def measure(job, seed):
@@ -55,21 +56,21 @@ def landscape(
     wanted = []
     for chosen in range(seed, seed + num_directions):
         name = "landscape" if num_directions == 1 else f"landscape_seed{chosen}"
-        wanted.append(Measurement(name, lambda job, chosen=chosen: measure(job, chosen), _lines, "landscape"))
-    results = run(wanted, checkpoints, **options)
+        wanted.append(Measurement(name, functools.partial(measure, seed=chosen), _lines, "landscape"))
+    results = run(wanted, subjects, **options)
     _report_flatness(results, level, radius, options["out"] / "flatness.csv", quiet=options["as_json"])
-    for partial in partials:  # the results are saved whole by now
-        partial.unlink(missing_ok=True)
+    for path in partials:  # the results are saved whole by now
+        path.unlink(missing_ok=True)
 
 
-def _check_directions(checkpoints, plane: bool, along: str, other: Path | None, num_directions: int) -> None:
+def _check_directions(subjects, plane: bool, along: str, other: Path | None, num_directions: int) -> None:
     if plane and other:
         raise click.UsageError("--plane and --to exclude each other; a line to a checkpoint has one direction.")
     if other and along != "random":
         raise click.UsageError(f"--to and --along {along} exclude each other; give one of them.")
     if num_directions > 1 and (other or along != "random"):
         raise click.UsageError("--num-directions counts random slices; leave out --to and --along.")
-    if along == "pca" and len(checkpoints) > 1:
+    if along == "pca" and len(subjects) > 1:
         raise click.UsageError("--along pca takes one checkpoint, since every run has a plane of its own.")
 
 
@@ -93,12 +94,12 @@ class _Way:
         if self.trajectory is None or reach is not None:
             axis = np.linspace(-(reach or 1.0), reach or 1.0, points).tolist()
             return axis, axis if plane else [0.0]
-        return tuple(_covering(self.trajectory[name], points) for name in ("alpha", "beta"))
+        return _covering(self.trajectory["alpha"], points), _covering(self.trajectory["beta"], points)
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {"directions": self.said} if self.said else {}
         if self.trajectory is not None:
-            found |= {"trajectory": self.trajectory.to_dict("list"), "explained": list(self.explained)}
+            found |= {"trajectory": self.trajectory.to_dict("list"), "explained": list(self.explained or ())}
         return found
 
 
@@ -121,11 +122,10 @@ def _way(job: Any, along: str, other: Path | None, plane: bool, objective: str, 
         return _plane_of_run(job)
     if along == "random":
         return _Way()
-    from snn_probe.objectives import OBJECTIVES
     from snn_probe.probes.hessian import hessian_eigenvectors
 
     count = 2 if plane else 1
-    loss = OBJECTIVES[objective]()
+    loss = objective_of(objective, job)
     found, vectors = hessian_eigenvectors(job.model, job.batches, loss, k=count, seed=seed)
     if not found.table["converged"].all():
         click.echo("Warning: an eigenvector has not converged; its direction is approximate.", err=True)
@@ -135,11 +135,11 @@ def _way(job: Any, along: str, other: Path | None, plane: bool, objective: str, 
 
 def _line(job: Any, other: Path) -> _Way:
     """To another checkpoint of the same network: trainable weights and batch-norm statistics."""
-    from snn_probe.checkpoint import load
     from snn_probe.probes.directions import direction_between
+    from snn_probe.subjects import state_of
 
     try:
-        way = direction_between(job.model.state_dict(), load(other).state_dict)
+        way = direction_between(job.model.state_dict(), state_of(other, job.checkpoint, job.model))
     except ValueError as error:
         raise ValueError(f"--to {other}: {error}") from None
     return _Way(way, f"line to {other.name}", one_sided=True)
@@ -167,7 +167,6 @@ def _plane_of_run(job: Any) -> _Way:
 
 def _slice(job: Any, partial: Path, objectives: tuple[str, ...], way: _Way, axes, seed: int) -> Any:
     """The slice; its points are kept in ``partial`` as they come, and those found there of equal settings not redone."""
-    from snn_probe.objectives import OBJECTIVES
     from snn_probe.probes import loss_slice
     from snn_probe.progress import Progress
     from snn_probe.results import load, save
@@ -176,7 +175,7 @@ def _slice(job: Any, partial: Path, objectives: tuple[str, ...], way: _Way, axes
         save(replace(result, source=dict(job.checkpoint.card)), partial)
 
     def measured(known):
-        losses = [OBJECTIVES[name]() for name in objectives]
+        losses = {name: objective_of(name, job) for name in objectives}
         grid = dict(alphas=axes[0], betas=axes[1], seed=seed, directions=way.directions)
         return loss_slice(
             job.model, job.batches.iterable, losses, save=keep, progress=Progress, resume=known, **grid
@@ -230,5 +229,6 @@ def _report_flatness(results: list[Any], level: float, radius: float | None, fil
         many = f" +- {row.rise_std:.2g} over {row.n} directions" if row.n > 1 else ""
         bound = "" if row.complete else " at least"
         what = "length" if row.dimensions == 1 else "area"
-        click.echo(f"  {row.run} epoch {row.epoch} {row.objective}: {what}{bound} {row.extent:.4g} "
+        epoch = "" if row.epoch is None or row.epoch != row.epoch else f" epoch {row.epoch}"
+        click.echo(f"  {row.run}{epoch} {row.objective}: {what}{bound} {row.extent:.4g} "
                    f"({row.share:.1%} of the grid), rise {row.rise:.4g}{many}")  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .figure_style import METHODS, note, series_of
+from .figure_style import called, note, series_of
 from .results import IDENTIFYING
 from .slices import Slice, slices
 
@@ -31,6 +32,7 @@ _LEVELS = 9  # about how many contour lines
 COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.15, 1.0, 256)), "landscape")  # black lines show on all
 _LABELLED = 0.25  # extent of a contour, as a share of the axes, from which it is labelled
 _STEPS = {1: (1.0,), 3: (1.0, 2.0, 5.0), 6: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)}  # round numbers in a decade
+_Look = dict[str, Any]  # in matplotlib's own words
 
 
 def loss_line(
@@ -56,13 +58,13 @@ def loss_line(
         mean = np.where(np.isfinite(loss).all(0), loss.mean(0), np.nan)
         values.append(mean)
         lowest = [int(np.nanargmin(mean))] if np.isfinite(mean).any() else []
-        look = {"color": series.color, "linestyle": series.dash, "marker": series.marker, "markevery": lowest}
+        look: _Look = {"color": series.color, "linestyle": series.dash, "marker": series.marker, "markevery": lowest}
         ax.plot(alphas, mean, label=series.label or None, **look)
         many.add(len(loss))
         if len(loss) > 1:
             ax.fill_between(alphas, loss.min(0), loss.max(0), color=series.color, alpha=0.2, lw=0)
         if (lost := ~np.isfinite(mean)).any():
-            edge = {"transform": ax.get_xaxis_transform(), "clip_on": False, "ls": "none", "ms": 4, "mew": 0.8}
+            edge: _Look = {"transform": ax.get_xaxis_transform(), "clip_on": False, "ls": "none", "ms": 4, "mew": 0.8}
             ax.plot(alphas[lost], np.full(lost.sum(), 0.97), marker=series.marker, mfc="none", mec=series.color, **edge)
             open_points = True
         if right is not None:
@@ -141,26 +143,28 @@ def loss_surface(
     loss = np.where(np.isfinite(shown.loss), shown.loss, np.nan)
     height = np.log10(loss) if log else loss
     b, a = np.meshgrid(shown.betas, shown.alphas)
-    floor, top = (math.log10(v) if log else v for v in (norm.vmin, norm.vmax))
+    floor, top = (math.log10(v) if log else v for v in bounds(norm))
+    solid: Any = ax  # with axes of its own kind
     corners = np.stack([loss[:-1, :-1], loss[1:, :-1], loss[1:, 1:], loss[:-1, 1:]]).mean(0)
     colors = COLORS(norm(np.ma.masked_invalid(corners)))
-    ax.plot_surface(a, b, height, rstride=1, cstride=1, facecolors=_padded(colors), shade=False, lw=0.1, ec="0.25")
+    solid.plot_surface(a, b, height, rstride=1, cstride=1, facecolors=_padded(colors), shade=False, lw=0.1, ec="0.25")
     if np.isfinite(loss).any():
         i, j = np.unravel_index(np.nanargmin(loss), loss.shape)
         ax.plot([a[i, j]], [b[i, j]], [height[i, j]], "o", color="black", ms=3, zorder=10, label="lowest point")
     lost = np.isnan(loss)
     if lost.any():
-        look = {"ls": "none", "marker": "o", "mfc": "none", "mec": "0.4", "ms": 3, "label": "not finite"}
+        look: _Look = {"ls": "none", "marker": "o", "mfc": "none", "mec": "0.4", "ms": 3, "label": "not finite"}
         ax.plot(a[lost], b[lost], np.full(lost.sum(), floor), **look)
     ax.set(xlabel=labels[0], ylabel=labels[1], zlabel=loss_label(rows_of(table, objective)), zlim=(floor, top))
-    ax.view_init(elev=32, azim=-58)
+    solid.view_init(elev=32, azim=-58)
     if log:
-        levels = [level for level in contour_levels(norm, 3) if norm.vmin <= level <= norm.vmax]
-        ax.set_zticks(np.log10(levels), [f"{level:g}" for level in levels])
+        low, high = bounds(norm)
+        levels = [level for level in contour_levels(norm, 3) if low <= level <= high]
+        solid.set_zticks(np.log10(levels), [f"{level:g}" for level in levels])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     ax.tick_params(pad=-2)
-    ax.xaxis.labelpad = ax.yaxis.labelpad = ax.zaxis.labelpad = -6
+    ax.xaxis.labelpad = ax.yaxis.labelpad = solid.zaxis.labelpad = -6
     return ax
 
 
@@ -184,9 +188,15 @@ def shared_norm(table: pd.DataFrame, *, objective: str | None = None) -> Normali
     return LogNorm(low, high) if low > 0 and high / low > _LOG_FROM else Normalize(low, high)
 
 
+def bounds(norm: Normalize) -> tuple[float, float]:
+    """The lowest and the highest value of a colour scale that :func:`shared_norm` made."""
+    assert norm.vmin is not None and norm.vmax is not None
+    return norm.vmin, norm.vmax
+
+
 def contour_levels(norm: Normalize, about: int = _LEVELS) -> list[float]:
     """Round numbers within a colour scale, some ``about`` of them."""
-    low, high = norm.vmin, norm.vmax
+    low, high = bounds(norm)
     if isinstance(norm, LogNorm):
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         sets = [[m * 10.0**k for k in decades for m in ms if low < m * 10.0**k < high] for ms in _STEPS.values()]
@@ -254,7 +264,7 @@ def _scale_loss(ax: Axes, values: np.ndarray) -> None:
 def loss_label(rows: pd.DataFrame) -> str:
     """The loss axis label, with the objective where there is one."""
     name = rows["objective"].iloc[0]
-    return f"Loss ({METHODS[name][0] if name in METHODS else name})"
+    return f"Loss ({called(str(name))})"
 
 
 def _wide_enough(lines: ContourSet, a: np.ndarray, b: np.ndarray) -> list[float]:
@@ -262,14 +272,14 @@ def _wide_enough(lines: ContourSet, a: np.ndarray, b: np.ndarray) -> list[float]
     size = np.array([a[-1] - a[0], b[-1] - b[0]])
     found = []
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):
-        pieces = [piece for piece in path.to_polygons(closed_only=False) if len(piece) > 1]
+        pieces = [piece for piece in map(np.asarray, path.to_polygons(closed_only=False)) if len(piece) > 1]
         if any((np.ptp(piece, axis=0) / size).max() > _LABELLED for piece in pieces):
             found.append(level)
     return found
 
 
 def _mark(ax: Axes, shown: Slice, loss: np.ma.MaskedArray) -> None:
-    look = {"ls": "none", "mec": "black", "zorder": 3, "clip_on": False}
+    look: _Look = {"ls": "none", "mec": "black", "zorder": 3, "clip_on": False}
     outline = [patheffects.withStroke(linewidth=2.2, foreground="white")]
     if shown.alphas[0] <= 0 <= shown.alphas[-1] and shown.betas[0] <= 0 <= shown.betas[-1]:
         ax.plot(0, 0, marker="+", ms=8, mew=1.0, label="the network", path_effects=outline, **look)
@@ -286,7 +296,7 @@ def _draw_trajectory(ax: Axes, trajectory: pd.DataFrame, shown: Slice) -> None:
     inside = (x >= shown.alphas[0]) & (x <= shown.alphas[-1]) & (y >= shown.betas[0]) & (y <= shown.betas[-1])
     label = "training" if inside.all() else f"training ({(~inside).sum()} of {len(x)} checkpoints beyond the grid)"
     outline = [patheffects.withStroke(linewidth=2.0, foreground="white")]
-    look = {"marker": "o", "ms": 2.2, "mec": "black", "mfc": "black", "lw": 0.8, "path_effects": outline}
+    look: _Look = {"marker": "o", "ms": 2.2, "mec": "black", "mfc": "black", "lw": 0.8, "path_effects": outline}
     ax.plot(x, y, color="black", zorder=2.5, label=label, **look)
 
 

@@ -5,21 +5,23 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 
-from snn_probe.checkpoint import Checkpoint, build_model, load
+from snn_probe.checkpoint import Checkpoint, build_model
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, leads, own_device, processes, together
 from snn_probe.files import write_atomically
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
+from snn_probe.own import is_own
+from snn_probe.own_network import check_own_network
 from snn_probe.progress import Progress
-from snn_probe.results import Result, combine, save
-from snn_probe.slices import combine_slices
+from snn_probe.results import Result, save
+from snn_probe.slices import table_of
+from snn_probe.subjects import Subject, stage_of
 from snn_probe.system import load_split
 
 DEFAULT_EXAMPLES = 512
@@ -49,7 +51,7 @@ class Measurement:
 
 def run(
     measurements: list[Measurement],
-    checkpoints: tuple[Path, ...],
+    subjects: tuple[Subject, ...],
     *,
     split: str,
     num_examples: int | None,
@@ -60,22 +62,25 @@ def run(
     data_root: Path | None,
     device: str,
 ) -> list[Result]:
-    """Measure each checkpoint, save each result, print lines of it, and draw those of a probe in one figure.
+    """Measure each subject, save each result, print lines of it, and draw those of a probe in one figure.
 
     Under torchrun the processes share the work, from here to the end of the command; the first alone writes and prints.
     """
     click.get_current_context().with_resource(_shared_work(device))
-    out = out or default_out(checkpoints)
+    out = out or default_out(subjects)
     written: list[Path] = []
     found: dict[str, list[Result]] = {}
     for wanted in measurements:
-        for path, label in zip(checkpoints, labels(checkpoints), strict=True):
+        for subject, label in zip(subjects, labels(subjects), strict=True):
             written.append(out / f"{wanted.name}_{label}.json")
-            result = _measured(wanted, path, written[-1], split, num_examples, batch_size, data_root, device)
+            result = _measured(wanted, subject, written[-1], split, num_examples, batch_size, data_root, device)
             found.setdefault(wanted.together or wanted.name, []).append(result)
             if not as_json:
                 source, said = result.source, wanted.lines(result)
-                click.echo("\n".join([f"{path}  ({source['run']}, epoch {source['epoch']})", *said]))
+                said_of = (
+                    f"{source['run']}, epoch {source['epoch']}" if "epoch" in source else source["config"]["model"]
+                )
+                click.echo("\n".join([f"{subject.file}  ({said_of})", *said]))
     with together():
         if leads():
             _finish(found, written, out, no_figure=no_figure, as_json=as_json)
@@ -99,7 +104,7 @@ def _finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, n
     for name, results in found.items():
         if len(results) > 1:
             others.append(out / f"{name}.csv")
-            write_atomically(others[-1], _table(results).to_csv(index=False))
+            write_atomically(others[-1], table_of(results).to_csv(index=False))
         if not no_figure:
             others += figures(results, out, ("png", "pdf"))
     if as_json:
@@ -111,7 +116,7 @@ def _finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, n
 
 def _measured(
     wanted: Measurement,
-    path: Path,
+    subject: Subject,
     written: Path,
     split: str,
     num_examples: int | None,
@@ -120,13 +125,16 @@ def _measured(
     device: str,
 ) -> Result:
     """The saved result of one measurement of one checkpoint, always in full precision."""
-    checkpoint = load(path)
+    checkpoint = subject.load()
     data, count = examples(checkpoint, split, num_examples, data_root)
-    shown = Progress(batches(data, batch_size), f"{wanted.name} {path.stem}")
+    shown = Progress(batches(data, batch_size), f"{wanted.name} {subject.file.stem}")
     model = build_model(checkpoint).to(own_device(device))
-    found = wanted.measure(Job(path, checkpoint, model, shown, written))
+    if is_own(checkpoint.config.model):
+        network = checkpoint.card["network"]
+        check_own_network(checkpoint.config.model, model, data, checkpoint.stage.num_steps, network)
+    found = wanted.measure(Job(subject.file, checkpoint, model, shown, written))
     settings = {**found.settings, "split": split, "num_examples": count}
-    source = {**checkpoint.card, "file": path.name, "stage": asdict(checkpoint.stage)}
+    source = {**checkpoint.card, "file": subject.file.name, "stage": stage_of(checkpoint)}
     result = replace(found, settings=settings, source=source)
     with together():
         if leads():
@@ -138,7 +146,8 @@ def examples(
     checkpoint: Checkpoint, split: str, num_examples: int | None, data_root: Path | None = None
 ) -> tuple[Any, int]:
     """The first ``num_examples`` of the split (512, or all if fewer); of train only what was trained on."""
-    config, common = checkpoint.config, dict(stage=checkpoint.stage, data_root=data_root)
+    config = checkpoint.config
+    common: dict[str, Any] = dict(stage=checkpoint.stage, data_root=data_root)
     data = load_split(config, split, **common)
     most = len(data) if split != "train" or config.train_examples is None else config.train_examples
     wanted = min(DEFAULT_EXAMPLES, most) if num_examples is None else num_examples
@@ -149,36 +158,27 @@ def examples(
     return load_split(config, split, num_examples=wanted, **common), wanted
 
 
-def default_out(checkpoints: tuple[Path, ...]) -> Path:
-    """reports/<run> for checkpoints of one run; reports/<run>+<n> where there are n other runs."""
-    runs = list(dict.fromkeys(_run_of(path) for path in checkpoints))
+def default_out(subjects: tuple[Subject, ...]) -> Path:
+    """reports/<run> for subjects of one run; reports/<run>+<n> where there are n other runs."""
+    runs = list(dict.fromkeys(subject.run for subject in subjects))
     return Path("reports") / (runs[0] if len(runs) == 1 else f"{runs[0]}+{len(runs) - 1}")
 
 
-def _run_of(path: Path) -> str:
-    folder = path.resolve().parent
-    return folder.parent.name if folder.name == "checkpoints" else path.stem
-
-
-def labels(checkpoints: tuple[Path, ...]) -> list[str]:
+def labels(subjects: tuple[Subject, ...]) -> list[str]:
     """A name for each result: the file's, after the run's where there are several, with a number if still taken."""
-    several = len({_run_of(path) for path in checkpoints}) > 1
+    several = len({subject.run for subject in subjects}) > 1
     found: list[str] = []
-    for path in checkpoints:
-        first = f"{_run_of(path)}_{path.stem}" if several and _run_of(path) != path.stem else path.stem
+    for subject in subjects:
+        stem = subject.file.name.removesuffix(".tar").rpartition(".")[0] or subject.file.name
+        first = f"{subject.run}_{stem}" if several and subject.run != stem else stem
         names = (first if number == 1 else f"{first}_{number}" for number in itertools.count(1))
         found.append(next(name for name in names if name not in found))
     return found
 
 
-def _table(results: list[Result]) -> pd.DataFrame:
-    """The combined table; of loss slices with a column that tells their directions apart."""
-    return combine_slices(results) if results[0].probe == "loss_slice" else combine(results)
-
-
 def figures(results: list[Result], folder: Path, formats: tuple[str, ...]) -> list[Path]:
     """Every figure that the results allow, in each format."""
-    table, written = _table(results), []
+    table, written = table_of(results), []
     for name in figure_names(results[0].probe, table):
         figure = draw(name, table, **figure_options(name, results))
         for suffix in formats:

@@ -19,6 +19,7 @@ only: a graph of the gradient is refused, so curvature must run on other neurons
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,23 +54,45 @@ def _replaceable(module: nn.Module) -> bool:
         return False
     from spikingjelly.activation_based import surrogate
 
-    function = module.surrogate_function
-    return type(function) in [getattr(surrogate, name) for name in _STEPS] and function.spiking
+    function: Any = module.surrogate_function
+    return type(function) in [getattr(surrogate, name) for name in _STEPS] and bool(function.spiking)
 
 
-def _forward(neuron: nn.Module, currents: Tensor) -> Tensor:
+def _forward(neuron: Any, currents: Tensor) -> Tensor:
     wide = torch.float64 if currents.dtype == torch.float64 else torch.float32
     state = neuron._memories["v"]
     if isinstance(state, float):  # at rest
         potential = torch.full((), state, dtype=wide, device=currents.device).expand(currents.shape[1:])
     else:
         (potential,) = neuron.materialize_states((currents,), (state,), "m")
-    run = _fused if currents.is_cuda else _blocked
+    if torch.compiler.is_compiling():
+        run = _traced
+    else:
+        run = _fused if currents.is_cuda else _blocked
     spikes, neuron._memories["v"] = run(neuron, currents, potential.to(wide))
     return spikes
 
 
-def _fused(neuron: nn.Module, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+def _traced(neuron: Any, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+    """Timestep by timestep as it is written in books: torch.compile fuses the loop, its derivative and the layers next
+    to it, and decides what to compute again in the backward pass."""
+    tau, rest, threshold = getattr(neuron, "tau", None), neuron.v_reset or 0.0, neuron.v_threshold
+    spikes = []
+    for current in currents.unbind():
+        if tau is None:
+            charged = potential + current
+        elif neuron.decay_input:
+            charged = potential + (current - (potential - rest)) / tau
+        else:
+            charged = potential - (potential - rest) / tau + current
+        fired = neuron.surrogate_function(charged - threshold)
+        spikes.append(fired.to(currents.dtype))
+        fired = fired.detach() if neuron.detach_reset else fired
+        potential = charged - threshold * fired if neuron.v_reset is None else rest * fired + (1.0 - fired) * charged
+    return torch.stack(spikes), potential
+
+
+def _fused(neuron: Any, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
     """SpikingJelly's own kernels, which it uses where the potential is float32."""
     from spikingjelly.activation_based import functional
 
@@ -80,7 +103,7 @@ def _fused(neuron: nn.Module, currents: Tensor, potential: Tensor) -> tuple[Tens
     return functional.if_multi_step(currents, potential, *rest)[:2]
 
 
-def _blocked(neuron: nn.Module, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+def _blocked(neuron: Any, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
     axes = sorted(range(1, currents.ndim), key=currents.stride, reverse=True)
     ordered = currents.permute(0, *axes)  # as in memory, so that flattening the neurons is no copy
     potential = potential.permute([axis - 1 for axis in axes])
@@ -135,15 +158,14 @@ def _blocks(currents: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, tuple
     """Ranges of neurons, each with room to work in, used again for every block: two arrays (T, size), one (size,)."""
     steps, neurons = currents.shape
     size = max(1, min(neurons, BLOCK * torch.get_num_threads()))
-    room = [
-        torch.empty(shape, dtype=dtype, device=currents.device) for shape in ((steps, size), (steps, size), (size,))
-    ]
+    charged, fired = (torch.empty((steps, size), dtype=dtype, device=currents.device) for _ in range(2))
+    potential = torch.empty(size, dtype=dtype, device=currents.device)
     for begin in range(0, neurons, size):
         here = min(size, neurons - begin)
-        yield slice(begin, begin + here), tuple(array[..., :here] for array in room)
+        yield slice(begin, begin + here), (charged[:, :here], fired[:, :here], potential[:here])
 
 
-def _charge_and_fire(neuron: nn.Module, currents: Tensor, potential: Tensor, charged: Tensor, fired: Tensor) -> None:
+def _charge_and_fire(neuron: Any, currents: Tensor, potential: Tensor, charged: Tensor, fired: Tensor) -> None:
     """Fill ``charged`` and ``fired`` (T, size); ``potential`` goes from before the first to after the last timestep.
 
     SpikingJelly's order of operations, so that the rounding, hence every spike, is the same.
@@ -169,13 +191,13 @@ def _charge_and_fire(neuron: nn.Module, currents: Tensor, potential: Tensor, cha
                 potential.add_(spike, alpha=rest)
 
 
-def _charge_slopes(neuron: nn.Module) -> tuple[float, float]:
+def _charge_slopes(neuron: Any) -> tuple[float, float]:
     """dh[t]/dv[t-1] and dh[t]/dx[t]."""
     tau = getattr(neuron, "tau", None)
     return (1.0, 1.0) if tau is None else (1.0 - 1.0 / tau, 1.0 / tau if neuron.decay_input else 1.0)
 
 
-def _slopes(neuron: nn.Module, charged: Tensor, fired: Tensor) -> tuple[Tensor, Tensor]:
+def _slopes(neuron: Any, charged: Tensor, fired: Tensor) -> tuple[Tensor, Tensor]:
     """S' at h - V_th and dv/dh, for ``charged`` h and ``fired`` s, the second written over ``fired``."""
     surrogate = _derivative(neuron.surrogate_function, charged - neuron.v_threshold)
     one = torch.ones((), dtype=charged.dtype, device=charged.device)
@@ -192,11 +214,11 @@ def _slopes(neuron: nn.Module, charged: Tensor, fired: Tensor) -> tuple[Tensor, 
     return surrogate, fired
 
 
-def _derivative(surrogate_function: nn.Module, distance: Tensor) -> Tensor:
+def _derivative(surrogate_function: Any, distance: Tensor) -> Tensor:
     """S' at ``distance`` = h - V_th; the papers' three surrogates write over it, others are SpikingJelly's own."""
     from spikingjelly.activation_based import surrogate
 
-    kind, alpha = type(surrogate_function), getattr(surrogate_function, "alpha", None)
+    kind, alpha = type(surrogate_function), getattr(surrogate_function, "alpha", 1.0)
     if kind is surrogate.PiecewiseQuadratic:  # max(0, alpha - alpha^2 |x|)
         peak = torch.full((), alpha, dtype=distance.dtype, device=distance.device)
         return torch.sub(peak, distance.abs_(), alpha=alpha * alpha, out=distance).clamp_min_(0.0)

@@ -14,6 +14,7 @@ derivatives are not offered (asking for them is an error), so curvature must run
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tenso
     return spikes.detach(), slope
 
 
-def _forward(neuron: nn.Module, current: Tensor) -> Tensor:
+def _forward(neuron: Any, current: Tensor) -> Tensor:
     (potential,) = neuron.materialize_states((current,), tuple(neuron._memories.values()), "s")
     spikes, neuron._memories["v"] = _Step.apply(current, potential, neuron)
     return spikes

@@ -18,7 +18,7 @@ def trainable(model: nn.Module, *, params: Predicate | None = None) -> dict[str,
         raise ValueError(
             f"params is {params!r}; give None for all trainable parameters or a function of the parameter's name."
         )
-    everything = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    everything: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     chosen = {name: p for name, p in everything.items() if params is None or params(name)}
     if not chosen:
         names = ", ".join(everything) or "none: every parameter has requires_grad=False"

@@ -1,12 +1,11 @@
-"""The commands that measure checkpoints. Each parses, calls its probe through ``measuring.run`` and prints."""
+"""The commands that measure networks. Each parses, calls its probe through ``measuring.run`` and prints."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from snn_probe.landscape_command import landscape
-from snn_probe.probe_options import OBJECTIVE, objective_of, shared
+from snn_probe.probe_options import OBJECTIVE, objective_of, shared, shared_simulating
 
 
 @click.command()
@@ -16,18 +15,15 @@ from snn_probe.probe_options import OBJECTIVE, objective_of, shared
 @click.option("--labels", default="true", show_default=True, type=click.Choice(("true", "sampled")))
 @click.option("--readout", default="prefix", show_default=True, type=click.Choice(("prefix", "instantaneous")))
 @click.option("--seed", default=0, show_default=True, help="For sampled labels.")
-def fisher(
-    checkpoints: tuple[Path, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any
-) -> None:
+def fisher(subjects: tuple[Any, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any) -> None:
     """Fisher trace of every layer at every timestep, and the information centroid."""
     from snn_probe.measuring import Measurement, run
     from snn_probe.probes import fisher_trace
 
     def measure(job):
-        chosen = dict(group_size=group_size, labels=labels, readout=readout, seed=seed)
-        return fisher_trace(job.model, job.batches, **chosen)
+        return fisher_trace(job.model, job.batches, group_size=group_size, labels=labels, readout=readout, seed=seed)
 
-    run([Measurement("fisher", measure, _fisher_lines)], checkpoints, **options)
+    run([Measurement("fisher", measure, _fisher_lines)], subjects, **options)
 
 
 def _fisher_lines(result: Any) -> list[str]:
@@ -38,7 +34,11 @@ def _fisher_lines(result: Any) -> list[str]:
     lines += [f"  {r.timestep:>8}  {r.trace:>12.6g}  {r.stderr:>10.2g}" for r in rows.itertuples()]
     groups, size = rows["n_groups"].iloc[0], result.settings["group_size"]
     estimator = "per example" if size == 1 else f"mean gradient of {size} examples"
-    return [*lines, f"  information centroid {information_centroid(result.table):.4f}  ({groups} groups, {estimator})"]
+    lines.append(f"  information centroid {information_centroid(result.table):.4f}  ({groups} groups, {estimator})")
+    if looped := result.settings.get("looped_parameters"):
+        share, more = result.settings["looped_share"], ", ..." if len(looped) > 3 else ""
+        lines.append(f"  {share:.1%} of the parameters took the slow path: {', '.join(looped[:3])}{more}")
+    return lines
 
 
 @click.command()
@@ -58,32 +58,32 @@ def _fisher_lines(result: Any) -> list[str]:
               help="Of this layer's weights alone, for example net.conv1, or each; may be repeated.  [whole network]")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def hessian(
-    checkpoints: tuple[Path, ...], objective, quantities, k, tol, operator, forward, num_probes, layers, seed, **options
+    subjects: tuple[Any, ...], objective, quantities, k, tol, operator, forward, num_probes, layers, seed, **options
 ):
     """Top eigenvalues, trace or spectral density of the Hessian or the Gauss-Newton matrix."""
     from snn_probe.measuring import default_out, run
 
     chosen = dict(operator=operator, forward=forward, seed=seed)
     if not layers:
-        run(_curvature(objective, quantities, k, tol, num_probes, **chosen), checkpoints, **options)
+        run(_curvature(objective, quantities, k, tol, num_probes, **chosen), subjects, **options)
         return
     if options["as_json"] and (len(layers) > 1 or "each" in layers):
         raise click.UsageError("--json prints one document; give one --layer with it.")
-    folder = options.pop("out") or default_out(checkpoints)
-    for layer, names in _layers(checkpoints, layers).items():
+    folder = options.pop("out") or default_out(subjects)
+    for layer, names in _layers(subjects, layers).items():
         click.echo(layer, err=options["as_json"])
         own = dict(chosen, params=frozenset(names).__contains__)
         wanted = _curvature(objective, quantities, min(k, sum(names.values())), tol, num_probes, **own)
-        run(wanted, checkpoints, out=folder / layer, **options)
+        run(wanted, subjects, out=folder / layer, **options)
 
 
-def _layers(checkpoints: tuple[Path, ...], layers: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def _layers(subjects: tuple[Any, ...], layers: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """The names and sizes of the trainable parameters of each layer asked for."""
-    from snn_probe.checkpoint import build_model, load
+    from snn_probe.checkpoint import build_model
     from snn_probe.parameters import trainable
 
     found: dict[str, dict[str, int]] = {}
-    for name, parameter in trainable(build_model(load(checkpoints[0]))).items():
+    for name, parameter in trainable(build_model(subjects[0].load())).items():
         found.setdefault(name.rpartition(".")[0], {})[name] = parameter.numel()
     if "each" in layers:
         return found
@@ -129,7 +129,7 @@ def _hessian_lines(result: Any) -> list[str]:
 @click.command()
 @shared
 @OBJECTIVE
-def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> None:
+def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None:
     """Norm of the gradient at each spiking layer's input current, per timestep, with and without the path through time."""
     from snn_probe.measuring import Measurement, run
     from snn_probe.probes import gradient_ratio, temporal_gradient_norms
@@ -142,15 +142,12 @@ def gradients(checkpoints: tuple[Path, ...], objective: str, **options: Any) -> 
     def measure(job):
         return temporal_gradient_norms(job.model, job.batches, objective_of(objective, job))
 
-    run([Measurement("gradients", measure, lines)], checkpoints, **options)
+    run([Measurement("gradients", measure, lines)], subjects, **options)
 
 
 @click.command()
-@shared
-@click.option(
-    "--num-steps", type=click.IntRange(min=1), help="Simulate up to this T (static images only).  [the run's T]"
-)
-def timesteps(checkpoints: tuple[Path, ...], num_steps: int | None, **options: Any) -> None:
+@shared_simulating
+def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) -> None:
     """Accuracy and loss of the mean of the first t logits."""
     from snn_probe.measuring import Measurement, run
     from snn_probe.probes import timestep_accuracy
@@ -162,12 +159,12 @@ def timesteps(checkpoints: tuple[Path, ...], num_steps: int | None, **options: A
     def measure(job):
         return timestep_accuracy(job.model, job.batches, num_steps=num_steps)
 
-    run([Measurement("timesteps", measure, lines)], checkpoints, **options)
+    run([Measurement("timesteps", measure, lines)], subjects, **options)
 
 
 @click.command()
 @shared
-def activity(checkpoints: tuple[Path, ...], **options: Any) -> None:
+def activity(subjects: tuple[Any, ...], **options: Any) -> None:
     """Firing rates, synaptic operations and energy per layer and timestep."""
     from snn_probe.measuring import Measurement, run
     from snn_probe.probes import energy_ratio, spiking_activity
@@ -184,7 +181,7 @@ def activity(checkpoints: tuple[Path, ...], **options: Any) -> None:
         return [*said, f"  per example {total['synops']:.4g} synaptic operations, {total['energy_pj'] / 1e3:.4g} nJ, "
                 f"{energy_ratio(result):.2g} of a network without spikes"]  # fmt: skip
 
-    run([Measurement("activity", lambda job: spiking_activity(job.model, job.batches), lines)], checkpoints, **options)
+    run([Measurement("activity", lambda job: spiking_activity(job.model, job.batches), lines)], subjects, **options)
 
 
 COMMANDS = (fisher, hessian, gradients, landscape, timesteps, activity)

@@ -109,7 +109,7 @@ def perform(work: Work, where: Where) -> Iterator[Step]:
 def _trained(task: Task, run: RunFolder, where: Where) -> Iterator[Step]:
     if run.path.exists() and not _continues(run, task):
         shutil.rmtree(run.path)
-    place = dict(device=where.device, data_root=where.data_root)
+    place: dict[str, Any] = dict(device=where.device, data_root=where.data_root)
     for checkpoint in train(task.run.config, folder=run.path, resume=True, save_epochs=task.epochs, **place):
         yield Step(task.run.path, checkpoint.card["metrics"]["seconds"])
 
@@ -145,12 +145,14 @@ def sweep(folder: Path, tasks: list[Task]) -> list[str]:
         file.unlink()
     for path in sorted(folder.glob("results/*/*.json")):
         name = path.relative_to(folder).as_posix()
-        if name not in wanted or not result_is_fresh(folder, wanted[name]):
+        one = wanted.get(name)
+        if not isinstance(one, Measurement) or not result_is_fresh(folder, one):
             path.unlink()
             removed.append(name)
     for path in sorted(folder.glob("runs/*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() and (name not in wanted or not _same_config(RunFolder(path), wanted[name].config)):
+        one = wanted.get(name)
+        if path.is_dir() and (not isinstance(one, Run) or not _same_config(RunFolder(path), one.config)):
             shutil.rmtree(path)
             removed.append(name)
     for path in folder.glob("results/*"):

@@ -1,15 +1,23 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing on stdout."""
+"""Progress: a bar on stderr if that is a terminal, else a log record now and then."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_SECONDS_BETWEEN_LINES = 30.0
+from snn_probe.interrupts import check
+
+_SECONDS_BETWEEN_RECORDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Progress:
-    """``iterable`` with progress: each pass over it shows ``label``, how far it is and how long the rest will take."""
+    """``iterable`` with progress: each pass over it shows ``label``, how far it is and how long the rest will take.
+
+    Before each item it is looked whether a signal has asked for the end (:mod:`snn_probe.interrupts`).
+    """
 
     def __init__(self, iterable: Iterable[Any], label: str, *, total: int | None = None):
         self.iterable, self.label = iterable, label
@@ -19,6 +27,11 @@ class Progress:
         return self.total
 
     def __iter__(self) -> Iterator[Any]:
+        for item in self._shown():
+            check()
+            yield item
+
+    def _shown(self) -> Iterator[Any]:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -27,8 +40,8 @@ class Progress:
         began = said = time.monotonic()
         for done, item in enumerate(self.iterable):
             now = time.monotonic()
-            if done and now - said >= _SECONDS_BETWEEN_LINES:
+            if done and now - said >= _SECONDS_BETWEEN_RECORDS:
                 left = (now - began) / done * (self.total - done)
-                print(f"{self.label}: {done}/{self.total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+                _log.info("%s: %d/%d, about %.0f s left", self.label, done, self.total, left)
                 said = now
             yield item

@@ -130,7 +130,7 @@ def parse_recipe(text: str) -> Recipe:
 
 def epochs_of(probe: Probe, config: RunConfig) -> list[int]:
     """The epochs of a run that a probe measures, rising."""
-    return sorted({config.epochs if epoch == LAST else epoch for epoch in probe.epochs})
+    return sorted({config.epochs if epoch == LAST else int(epoch) for epoch in probe.epochs})
 
 
 def _check_runs(recipe: Recipe) -> None:

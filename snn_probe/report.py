@@ -81,13 +81,16 @@ def _what_was_run(study: Mapping[str, Any], ledger: pd.DataFrame) -> list[Block]
     said = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("supported", "contradicted", "undecided"))
     seeds, groups = study.get("seeds", []), [group for group in study.get("groups", []) if group]
     arms = study.get("arms", {})
-    first = next(iter(arms.values()), {})
+    first: Mapping[str, Any] = next(iter(arms.values()), {})
     common = [f"{name.replace('_', ' ')} {first[name]}" for name in _SHOWN_CONFIG if first.get(name) is not None]
     rows = [
         (looks(arms)[name].label, name, arm_words(config), _hyperparameters(config)) for name, config in arms.items()
     ]
     sizes = f" Every arm was trained with {' and with '.join(groups)}; the groups are judged apart." if groups else ""
     few = " One seed cannot show that a difference is more than chance." if len(seeds) == 1 else ""
+    warned: list[Block] = []
+    if study.get("warnings"):
+        warned = [Text("To be said against this study:"), Items(study["warnings"])]
     return [
         Heading(str(study.get("title", "A study")), 1),
         Text(f"{ledger['claim'].nunique()} claims, {len(ledger)} verdicts: {said}."),
@@ -98,7 +101,7 @@ def _what_was_run(study: Mapping[str, Any], ledger: pd.DataFrame) -> list[Block]
         ),
         Text(f"Settings of the first arm, which the others share where nothing else is said: {', '.join(common)}."),
         Table(("arm", "name in files", "what it is", "hyperparameters"), rows),
-        *([Text("To be said against this study:"), Items(study["warnings"])] if study.get("warnings") else []),
+        *warned,
         *([Text("This study is not complete.")] if study.get("complete") is False and not len(ledger) else []),
     ]
 
@@ -215,6 +218,7 @@ def _again(folder: Path, study: Mapping[str, Any]) -> list[Block]:
         recipe = (folder / "recipe.toml").read_text(encoding="utf-8")
     except OSError:
         recipe = ""
+    whole: list[Block] = [Text("The recipe:"), Code(recipe)] if recipe else []
     return [
         Heading("How to make each number again"),
         Text("All of it, continuing what is there; and claims, figures and this report from the stored results alone:"),
@@ -223,7 +227,7 @@ def _again(folder: Path, study: Mapping[str, Any]) -> list[Block]:
              "runs/NAME/metrics.csv. One measurement of each probe alone, in the study's folder, where its checkpoints "
              "were kept:"),
         Table(("probe", "results", "command for the first of them"), rows),
-        *([Text("The recipe:"), Code(recipe)] if recipe else []),
+        *whole,
     ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def method_words(stage: Facts) -> str:
     method, chosen = stage.get("method"), stage.get("hyperparameters") or {}
     if method == "trt" and chosen.get("decay") == 0:
         return CONTROL
-    return METHODS.get(method, str(method))
+    return METHODS.get(str(method), str(method))
 
 
 def arm_words(config: Facts) -> str:

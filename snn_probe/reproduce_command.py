@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from snn_probe.console import quieter
+
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
@@ -42,6 +44,7 @@ def reproduce(
     if dry_run:
         click.echo("\n".join(preview(found, where, jobs=jobs)))
         return
-    run_study(found, recipe.stem, where, jobs=jobs, say=lambda line: click.echo(line, err=True))
+    with quieter("snn_probe.training"):  # the study's own progress is enough
+        run_study(found, recipe.stem, where, jobs=jobs)
     for name in ("claims.csv", "report.md", "report.html"):
         click.echo(folder / name)

@@ -30,7 +30,7 @@ IDENTIFYING = ("run", "method", "dataset", "model", "seed", "epoch", "num_steps"
 _INTEGERS = ("seed", "epoch", "num_steps")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 _NONE = type(None)
-_ALLOWED = {  # column dtype -> the types its JSON values may have
+_ALLOWED: dict[str, set[type]] = {  # column dtype -> the types its JSON values may have
     "float64": {float, int, _NONE},
     "int64": {int},
     "Int64": {int, _NONE},
@@ -42,7 +42,7 @@ _ALLOWED = {  # column dtype -> the types its JSON values may have
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a probe returns.
+    """What a probe returns; ``load("x.json").table`` is the DataFrame of a saved one.
 
     probe: the probe's name, such as "fisher_trace". table: a pandas DataFrame, one row per measured number.
     settings: the probe's arguments, by name. source: the card of the checkpoint measured; empty for a network that
@@ -165,6 +165,11 @@ def method_of(config: Mapping[str, object]) -> object:
     return "trt-l2" if plain else config.get("method")
 
 
+def strict_json(value: object) -> str:
+    """``value`` as strict JSON on one line: numpy values, tuples and paths become plain, NaN null, +-inf strings."""
+    return json.dumps(_plain(value, "the value"), allow_nan=False)
+
+
 def _encode(name: object, column: pd.Series) -> tuple[str, list]:
     """dtype and JSON values of one column."""
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -250,6 +255,8 @@ def _plain(value: object, where: str) -> object:
 
 def _check_format(where: str, document: object) -> None:
     """ValueError unless the document says that it is a result of a format this version knows."""
+    if isinstance(document, list):
+        raise ValueError(f"{where} holds a list of {len(document)}; give a file of one result, as probes save them")
     stated = document.get("format") if isinstance(document, dict) else None
     name, _, version = stated.partition("/") if isinstance(stated, str) else ("", "", "")
     if name != FORMAT or not version.isdecimal():

@@ -1,5 +1,7 @@
 """Layers before the first spiking one see a static image at every timestep, so they are computed once, not T times."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ def _is_shareable(module: nn.Module) -> bool:
     return type(module) in (*convolutions, *pools, *norms)
 
 
-def _norm_of_copies(norm: _Norm, x: Tensor, copies: int) -> Tensor:
+def _norm_of_copies(norm: Any, x: Tensor, copies: int) -> Tensor:
     """A batch norm in training mode on ``x``, as if it were on ``copies`` of it.
 
     Mean and variance v of the n values of a channel are those of the copies, so results and gradients are the same. The

@@ -1,8 +1,10 @@
 """What a file holds, in a few lines for a person."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from snn_probe.checkpoint import FORMAT, Checkpoint
 from snn_probe.checkpoint import load as load_checkpoint
 from snn_probe.results import load as load_result
 from snn_probe.run_folder import RunFolder
@@ -11,16 +13,33 @@ from snn_probe.run_folder import RunFolder
 def describe(path: Path) -> list[str]:
     """Lines about a checkpoint, a result (JSON) or a run's folder. Raises ValueError for anything else."""
     if path.is_dir():
-        return _run(RunFolder(path))
+        return _run(path)
     if path.suffix == ".json" and path.name != "config.json":
         return _result(path)
     return _checkpoint(path)
 
 
+def document(path: Path) -> dict[str, Any]:
+    """The same for machines: a result's own JSON, a checkpoint's card, a run's configuration and files (bytes)."""
+    if path.is_dir():
+        run = _run_of(path)
+        return {"run": str(path), "config": run.read_config(), "files": _files(run)}
+    if path.suffix == ".json" and path.name != "config.json":
+        load_result(path)
+        return json.loads(path.read_bytes())
+    checkpoint = load_checkpoint(path)
+    return {"format": FORMAT, "parameters": _weights(checkpoint), "card": checkpoint.card}
+
+
+def _weights(checkpoint: Checkpoint) -> int:
+    """How many numbers a checkpoint holds besides batch norm's statistics."""
+    state = checkpoint.state_dict
+    return sum(t.numel() for name, t in state.items() if "running_" not in name and "num_batches" not in name)
+
+
 def _checkpoint(path: Path) -> list[str]:
     checkpoint = load_checkpoint(path)
-    card, state = checkpoint.card, checkpoint.state_dict
-    weights = sum(t.numel() for name, t in state.items() if "running_" not in name and "num_batches" not in name)
+    card = checkpoint.card
     return [
         f"{path}: checkpoint",
         *_aligned(
@@ -29,7 +48,7 @@ def _checkpoint(path: Path) -> list[str]:
                 "kind": card.get("kind"),
                 "epoch": card["epoch"],
                 **_flat(card["config"]),
-                "parameters": weights,
+                "parameters": _weights(checkpoint),
                 **{f"metrics.{name}": value for name, value in (card.get("metrics") or {}).items()},
                 **_flat(card.get("environment") or {}),
                 "sha256": card["sha256"],
@@ -47,16 +66,26 @@ def _result(path: Path) -> list[str]:
     return [f"{path}: result of {result.probe}", *_aligned(facts), *(f"  {row}" for row in rows), *more]
 
 
-def _run(run: RunFolder) -> list[str]:
+def _run_of(path: Path) -> RunFolder:
+    run = RunFolder(path)
     if not run.config.exists():
-        raise ValueError(f"{run.path} holds no config.json; give a run's folder, a checkpoint or a result.")
-    files = sorted(p for p in run.path.rglob("*") if p.is_file())
-    sizes = [f"  {p.relative_to(run.path)}  {p.stat().st_size / 1024:.0f} KiB" for p in files]
+        raise ValueError(f"{path} holds no config.json; give a run's folder, a checkpoint or a result.")
+    return run
+
+
+def _files(run: RunFolder) -> dict[str, int]:
+    """The run's files, relative to its folder, and their sizes in bytes."""
+    return {str(p.relative_to(run.path)): p.stat().st_size for p in sorted(run.path.rglob("*")) if p.is_file()}
+
+
+def _run(path: Path) -> list[str]:
+    run = _run_of(path)
+    sizes = [f"  {name}  {size / 1024:.0f} KiB" for name, size in _files(run).items()]
     return [f"{run.path}: run", *_aligned(_flat(run.read_config())), *sizes]
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in nested.items():
         flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
     return flat

@@ -51,6 +51,12 @@ def combine_slices(results: Iterable[Result]) -> pd.DataFrame:
     return combine(said)
 
 
+def table_of(results: Iterable[Result]) -> pd.DataFrame:
+    """The combined table of results of one probe; of loss slices with the column that tells their directions apart."""
+    results = list(results)
+    return combine_slices(results) if results and results[0].probe == "loss_slice" else combine(results)
+
+
 def _slice(keys: dict[str, object], rows: pd.DataFrame) -> Slice:
     if rows.duplicated(["alpha", "beta"]).any():
         raise ValueError(

@@ -22,16 +22,20 @@ class SpikingJellyModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         with at_rest(self.net):
-            if self.takes == "timestep":
-                return torch.stack([self.net(x) for x in timesteps(inputs, self.num_steps)])
-            if self.num_steps is None or self.takes != "time first":
-                return self.net(at_once(inputs, self.num_steps, self.takes))
-            shared, rest = sharing.split(self.net)
-            x = sharing.once(shared, inputs.unsqueeze(0), self.num_steps)
-            x = x.expand(self.num_steps, *x.shape[1:])
-            for layer in rest:
-                x = layer(x)
-            return x
+            return self.from_rest(inputs)
+
+    def from_rest(self, inputs: Tensor) -> Tensor:
+        """The forward without the resets, which torch.compile cannot trace."""
+        if self.takes == "timestep":
+            return torch.stack([self.net(x) for x in timesteps(inputs, self.num_steps)])
+        if self.num_steps is None or self.takes != "time first":
+            return self.net(at_once(inputs, self.num_steps, self.takes))
+        shared, rest = sharing.split(self.net)
+        x = sharing.once(shared, inputs.unsqueeze(0), self.num_steps)
+        x = x.expand(self.num_steps, *x.shape[1:])
+        for layer in rest:
+            x = layer(x)
+        return x
 
     def unrolled(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same logits as T tensors (N, C), computed in single-step mode.

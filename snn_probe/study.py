@@ -12,8 +12,9 @@ of checkpoints, and nowhere in results/.
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from snn_probe.conclusion import conclude
 from snn_probe.estimate import estimate, lines
 from snn_probe.files import write_atomically
 from snn_probe.folder_lock import locked
-from snn_probe.plan import Task, below, in_table_order, plan, products
+from snn_probe.plan import Measurement, Run, Task, below, in_table_order, plan, products
 from snn_probe.products import (
     Step,
     Where,
@@ -52,7 +53,7 @@ RECIPE, RECORD = "recipe.toml", "study.json"
 _SECONDS_BETWEEN_RECORDS = 10.0
 _IGNORED = "# Checkpoints are for continuing and for further probes; figures and the report need none.\n*.pt\n.lock\n"
 
-Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
@@ -62,8 +63,8 @@ def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
     return _preview(recipe, tasks, outstanding(where.folder, tasks), _seconds(where.folder, tasks), where, jobs)
 
 
-def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1, say: Say = print) -> None:
-    """Do all that is missing of the study ``name`` in ``where.folder``, in ``jobs`` processes; ``say`` hears the plan.
+def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None:
+    """Do all that is missing of the study ``name`` in ``where.folder``, in ``jobs`` processes; the plan is logged.
 
     Raises ValueError for a folder that holds something else and for data that are missing, RuntimeError where another
     process is at work there or a run diverges, OSError when a file cannot be written. What was made before stays.
@@ -82,8 +83,8 @@ def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1, say: Sa
         record = partial(_record, recipe, name, tasks, where, jobs)
         record(seconds, complete=False)
         if removed:
-            say(f"Removed {len(removed)} products that no longer belong to the recipe, {removed[0]} first.")
-        say("\n".join(_preview(recipe, tasks, works, seconds, where, jobs)))
+            _log.info("%s", f"Removed {len(removed)} products that no longer belong to the recipe, {removed[0]} first.")
+        _log.info("%s", "\n".join(_preview(recipe, tasks, works, seconds, where, jobs)))
         try:
             said = time.monotonic()
             for step in Progress(_steps(works, where, jobs, descriptor), name, total=sum(map(steps_of, works))):
@@ -110,7 +111,9 @@ def tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     recipe = _stored_recipe(folder)
     tasks = in_table_order(recipe, plan(recipe))
     for path, product in products(tasks).items():
-        if not (result_is_fresh if path.startswith("results/") else run_is_fresh)(folder, product):
+        if not (
+            result_is_fresh(folder, product) if isinstance(product, Measurement) else run_is_fresh(folder, product)
+        ):
             raise ValueError(f"{below(folder, path)} is missing or stale; finish the study with snnprobe reproduce.")
     found = {"metrics": pd.concat([metrics_of_run(folder, task.run) for task in tasks], ignore_index=True)}
     for probe in recipe.probes:
@@ -188,11 +191,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _seconds(folder: Path, tasks: list[Task]) -> dict[str, float]:
     """Seconds of every finished product that are known: of runs from their metrics, of results from study.json."""
     stored = _read_record(folder).get("products", {})
-    found = {}
+    found: dict[str, float] = {}
     for path, product in products(tasks).items():
         kept = stored.get(path, {})
         seconds = kept.get("seconds") if kept.get("made_from") == product.made_from else None
-        seconds = seconds_of_run(folder, product) if path.startswith("runs/") else seconds
+        seconds = seconds_of_run(folder, product) if isinstance(product, Run) else seconds
         found |= {path: seconds} if seconds is not None else {}
     return found
 

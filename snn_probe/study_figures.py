@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ class StudyFigure:
     caption: str
 
 
-def _words(column: str, value: object) -> str:
+def _words(column: str, value: Any) -> str:
     if column == "objective":
         return f"loss: {METHODS[value][0] if value in METHODS else value}"
     return f"epoch {int(value)}" if column == "epoch" else str(value)

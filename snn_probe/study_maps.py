@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from .figure_style import Handles, Look, add_legend, letters, looks, note, style
-from .landscape_figures import loss_bar, loss_contour, loss_surface, shared_norm
+from .landscape_figures import bounds, loss_bar, loss_contour, loss_surface, shared_norm
 from .study_panels import Panel, grid, round_numbers, title
 from .time_figures import gradient_map
 from .time_figures import shared_norm as gradient_norm
@@ -36,7 +37,7 @@ def draw_gradient_map(numbers: pd.DataFrame, width: float) -> Figure:
             title(panel.ax, names[panel.cell[-1]].label, panel.cell[0])
         bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=[panel.ax for panel in panels], pad=0.02, aspect=20)
         bar.set_label("Gradient norm")
-        round_numbers(bar.ax, norm.vmin, norm.vmax)
+        round_numbers(bar.ax, *bounds(norm))
         if (seeds := rows["n_seeds"].max()) > 1:
             note(panels[0].ax, f"mean of {seeds} seeds")
         add_legend(figure, Handles(figure.axes), width)
@@ -46,11 +47,12 @@ def draw_gradient_map(numbers: pd.DataFrame, width: float) -> Figure:
 def draw_planes(numbers: pd.DataFrame, width: float, *, surface: bool = False) -> Figure:
     """The loss on a plane, as contours or a surface: a panel per objective, group and arm, one scale each objective."""
     keys = ["objective", "group", "arm"]
-    shape = {"height": 0.66, "least": 1.6, **({"projection": "3d"} if surface else {})}
+    shape: dict[str, Any] = {"height": 0.66, "least": 1.6, **({"projection": "3d"} if surface else {})}
     with style():
         figure, panels = grid(numbers, keys[:-1], "arm", width, layout="compressed", **shape)
         if surface:
-            figure.get_layout_engine().set(h_pad=_AROUND, w_pad=_AROUND)
+            engine: Any = figure.get_layout_engine()
+            engine.set(h_pad=_AROUND, w_pad=_AROUND)
         names = looks(numbers["arm"])
         for objective in dict.fromkeys(numbers["objective"]):
             norm = shared_norm(numbers, objective=objective)
@@ -68,7 +70,7 @@ def draw_planes(numbers: pd.DataFrame, width: float, *, surface: bool = False) -
 def _outside(panel: Panel, surface: bool) -> None:
     """Labels at the outside only; the colour bar names the loss."""
     if surface:
-        panel.ax.set_zlabel("")
+        panel.ax.set(zlabel="")
         return
     panel.ax.set_box_aspect(1)
     panel.ax.tick_params(labelleft=panel.left, labelbottom=panel.low)
@@ -103,13 +105,15 @@ def _bars(ax: Axes, rows: pd.DataFrame, names: dict[str, Look], layers: list[str
     for i, (arm, look) in enumerate(names.items()):
         own = rows[rows["arm"] == arm].set_index("layer").reindex(layers)
         x = np.arange(len(layers)) + (i - (len(names) - 1) / 2) * thick
-        drawn = {"color": "0.55" if look.color == "#000000" else look.color, "label": look.label}
+        drawn: dict[str, Any] = {"color": "0.55" if look.color == "#000000" else look.color, "label": look.label}
         whiskers = [own["mean"] - own["low"], own["high"] - own["mean"]]
         ax.bar(x, own["mean"], 0.92 * thick, yerr=whiskers, error_kw={"elinewidth": 0.7}, **drawn)
-    inches = 0.8 * ax.figure.get_figwidth() / ax.get_subplotspec().get_gridspec().ncols
+    figure: Any = ax.figure
+    place: Any = ax.get_subplotspec()
+    inches = 0.8 * figure.get_figwidth() / place.get_gridspec().ncols
     upright = sum(map(len, layers)) + 2 * len(layers) > letters(inches)
     ax.set_xticks(range(len(layers)), layers, rotation=90 if upright else 0)
-    if upright and ax.get_subplotspec().is_first_col():
-        ax.figure.set_figheight(ax.figure.get_figheight() + _LETTER * max(map(len, layers)))
+    if upright and place.is_first_col():
+        figure.set_figheight(figure.get_figheight() + _LETTER * max(map(len, layers)))
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.grid(False, axis="x")

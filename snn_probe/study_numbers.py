@@ -8,6 +8,7 @@ highest of the seeds) and ``n_seeds``. A mean over a seed whose value is not fin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,8 @@ def centroids(tables: Tables) -> pd.DataFrame:
     rows = variant(tables["fisher"])
     for keys, own in rows.groupby(["group", "arm", "variant"], sort=False):
         table = own.drop(columns=[name for name in own if name not in (*IDENTIFYING, "layer", "timestep", "trace")])
-        found.append(information_centroid(table).assign(**dict(zip(("group", "arm", "variant"), keys, strict=True))))
+        points: Any = information_centroid(table)
+        found.append(points.assign(**dict(zip(("group", "arm", "variant"), keys, strict=True))))
     rows = sorted_by(pd.concat(found, ignore_index=True), "epoch")
     return over_seeds(rows, ["group", "arm", "variant", "epoch"], "centroid")
 

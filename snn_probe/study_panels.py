@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib import colormaps
@@ -67,7 +68,7 @@ class Panel:
 
 def grid(
     table: pd.DataFrame, rows: Sequence[str], column: str, width: float, *, height: float = 0.72, least: float = _LEAST,
-    layout: str = "constrained", **options,
+    layout: Literal["constrained", "compressed"] = "constrained", **options,
 ) -> tuple[Figure, list[Panel]]:  # fmt: skip
     """A figure with a panel for every cell of ``table``: the columns ``rows`` downwards, ``column`` to the right.
 
@@ -98,8 +99,9 @@ def grid(
 
 def title(ax: Axes, *parts: str) -> None:
     """The panel's title: the parts on one line where they fit, or else below each other."""
-    columns = ax.get_subplotspec().get_gridspec().ncols
-    inches = ax.figure.get_figwidth() / columns
+    place: Any = ax.get_subplotspec()
+    figure: Any = ax.figure
+    inches = figure.get_figwidth() / place.get_gridspec().ncols
     most = letters(inches - 0.5)
     said = [part for part in parts if part]
     whole = ", ".join(said)

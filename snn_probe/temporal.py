@@ -3,6 +3,7 @@
 T timesteps (counted from 1 in tables), N examples, C classes. Every probe takes any ``nn.Module`` that keeps it.
 """
 
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
 from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
-from snn_probe.states import states_kept
+from snn_probe.states import attributes_kept, random_states_kept, seed_all
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
@@ -44,18 +45,16 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
 
     Inside, batch norm and dropout are in eval mode, spiking layers stay live (training flag on, unless they keep
     running statistics of their own) and gradients can be taken. Afterwards, also after an exception, training flags,
-    buffers, ``requires_grad``, ``.grad``, membrane states and the random state are what they were.
+    buffers, ``requires_grad``, ``.grad``, membrane states, hooks and all other attributes of the modules, and the
+    random states of torch, numpy and Python are what they were.
     """
-    modules = list(model.modules())
-    flags = [m.training for m in modules]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _, _ in parameters if p.device.type == "cuda"})
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(random_states_kept(devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(states_kept(modules))
+        stack.enter_context(attributes_kept(list(model.modules())))
         try:
             model.eval()
             for layer in spiking_layers(model).values():
@@ -63,12 +62,6 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
                     layer.train()
             yield model
         finally:
-            for module, flag in zip(modules, flags, strict=True):
-                module.training = flag
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    with torch.no_grad():
-                        buffer.copy_(before)
             for parameter, requires_grad, grad in parameters:
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
@@ -88,7 +81,7 @@ def check_temporal(
     if num_steps is None:
         num_steps = getattr(model, "num_steps", None)
     with probing(model):
-        logits = _seeded(model, inputs, 0)
+        logits = _first(model, inputs)
         _check_shape(model, logits, inputs, num_steps, num_classes)
         _check_repeatable(model, logits, inputs)
         _check_apart(model, logits, inputs)
@@ -98,8 +91,39 @@ def check_temporal(
 
 
 def _seeded(model: nn.Module, inputs: Tensor, seed: int) -> Tensor:
-    torch.manual_seed(seed)
+    seed_all(seed)
     return model(inputs)
+
+
+def _first(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The logits, or what is wrong with the inputs if the model does not take them."""
+    try:
+        return _seeded(model, inputs, 0)
+    except (RuntimeError, ValueError) as error:
+        if _ours(error):
+            raise
+        weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), inputs.dtype)
+        if inputs.dtype != weights:
+            raise ValueError(
+                f"The model's weights are {weights} but the inputs {inputs.dtype}, and its forward does not take them; "
+                f"give inputs.to({weights})."
+            ) from error
+        if getattr(model, "takes", None) in ("timestep", "time first", "examples first"):
+            shown = (
+                "streams (N, T, ...)" if model.num_steps is None else f"images (N, ...), shown {model.num_steps} times"
+            )
+            other = "static images give num_steps" if model.num_steps is None else "streams give num_steps=None"
+            raise ValueError(
+                f"The network does not take inputs of shape {tuple(inputs.shape)}, read as {shown} and given to it as "
+                f"{model.takes!r} ({str(error).splitlines()[0]}); for {other}, or give what its forward takes with takes."
+            ) from error
+        raise
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether this package raised it, so that it says what to do."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").startswith("snn_probe.")
 
 
 def _check_shape(
@@ -109,10 +133,12 @@ def _check_shape(
         came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"The model returned {came}; a temporal model returns logits (T, N, C): one row of C logits for each "
-            "timestep and example, before any mean over time."
+            f"timestep and example, before any mean over time{_wrapping(model, logits)}."
         )
     n = len(inputs)
     fewer = model(inputs[: n - 1]) if n > 1 else None
+    if fewer is not None and logits.shape[1] == n and fewer.shape[1:] == (n - 1, *logits.shape[2:]):
+        _check_length(logits, fewer)
     batch_axis = logits.shape[1] == n and (fewer is None or fewer.shape == (logits.shape[0], n - 1, logits.shape[2]))
     if not batch_axis:
         swapped = logits.shape[0] == n and (fewer is None or fewer.shape[0] == n - 1)
@@ -133,16 +159,37 @@ def _check_shape(
         )
 
 
+def _wrapping(model: nn.Module, logits: Tensor) -> str:
+    """What an adapter could do about logits of another rank."""
+    if not hasattr(model, "takes"):
+        return "; wrap a network of SpikingJelly or snnTorch with from_spikingjelly or from_snntorch"
+    if isinstance(logits, Tensor) and logits.ndim == 4:
+        return "; its own forward runs over time, so say with takes what it is given (time first, image, ...)"
+    return ""
+
+
+def _check_length(logits: Tensor, again: Tensor) -> None:
+    if len(again) != len(logits):
+        raise ValueError(
+            f"The model returned {len(logits)} timesteps, and {len(again)} when called again on the same inputs; "
+            "let T depend on nothing but their shape."
+        )
+
+
 def _check_repeatable(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
     again, other = _seeded(model, inputs, 0), _seeded(model, inputs, 1)
+    for z in (again, other):
+        _check_length(logits, z)
     if _same(logits, again) and _same(logits, other):
         return
     noisy = _same(logits, again) and _same(other, _seeded(model, inputs, 1))
     if noisy and _same(logits, _seeded(model, inputs, 0)):
-        raise ValueError(
-            "The model's logits depend on the random state even in eval mode; "
-            "remove the noise, or draw it from a generator that forward seeds itself."
+        drops = [repr(n) for n, m in model.named_modules() if m.training and "Drop" in type(m).__name__]
+        fix = (
+            f"let {drops[0]}, which is in training mode," if drops else "remove the noise (of a Poisson encoder, say),"
         )
+        fix += " follow eval mode" if drops else " or draw it from a generator that forward seeds itself"
+        raise ValueError(f"The model's logits depend on the random state even in eval mode; {fix}.")
     raise ValueError(
         "The model gives other logits when called again on the same inputs, so state is carried over between calls; "
         "reset it at the start of forward, or wrap the network with from_spikingjelly or from_snntorch."

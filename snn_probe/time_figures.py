@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ def gradient_map(table: pd.DataFrame, ax: Axes, *, norm: Normalize | None = None
     values = grid.to_numpy(dtype=float)
     positive = np.ma.masked_where(~(values > 0), values)
     if positive.mask.any():
-        look = {"fc": "white", "ec": "0.6", "hatch": "////", "lw": 0, "zorder": 0.5}
+        look: dict[str, Any] = {"fc": "white", "ec": "0.6", "hatch": "////", "lw": 0, "zorder": 0.5}
         ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **look))
         note(ax, "hatched: not a number, or zero" if np.isnan(values).any() else "hatched: zero")
     ax.imshow(positive, norm=norm or shared_norm(table), cmap=_COLORS, aspect="auto", zorder=1)
@@ -109,7 +110,7 @@ def timestep_accuracy(table: pd.DataFrame, ax: Axes) -> Axes:
     for series in series_of(rows, IDENTIFYING):
         line = series.rows.sort_values("timestep")
         x, y, error = (line[name].to_numpy(dtype=float) for name in ("timestep", "accuracy", "stderr"))
-        look = {"color": series.color, "marker": series.marker, "linestyle": series.dash}
+        look: dict[str, Any] = {"color": series.color, "marker": series.marker, "linestyle": series.dash}
         ax.plot(x, 100 * y, label=series.label or None, markevery=-(-len(x) // 12), **look)
         ax.fill_between(x, 100 * (y - error), 100 * (y + error), color=series.color, alpha=0.2, lw=0)
     trained = sorted(set(rows["num_steps"].dropna())) if "num_steps" in rows else []
@@ -226,5 +227,6 @@ def _timesteps(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _most_ticks(ax: Axes) -> int:
     """How many numbers of two digits fit below ``ax``."""
-    inches = ax.get_position().width * ax.figure.get_figwidth()
+    figure: Any = ax.figure
+    inches = ax.get_position().width * figure.get_figwidth()
     return max(2, min(12, int(0.8 * inches / _TICK)))

@@ -1,10 +1,16 @@
-"""``snnprobe train`` and ``snnprobe presets``."""
+"""``snnprobe train``."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+
+from snn_probe.completion import DATASETS as SETS
+from snn_probe.completion import METHODS, one_of, preset_names
+from snn_probe.completion import MODELS as NETWORKS
 
 
 def _value(text: str) -> Any:
@@ -69,7 +75,7 @@ def _before(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
     """``2:300`` and ``sdt:200`` -> what comes before, and its epochs."""
     if text is None:
         return None
-    first, _, epochs = text.partition(":")
+    first, _, epochs = text.rpartition(":")
     if not first or not epochs.isdigit():
         raise click.BadParameter(f"{text!r} is not {param.metavar}; write for example {param.metavar}.")
     return first, int(epochs)
@@ -85,18 +91,37 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 
 @click.command()
 @click.option(
-    "--preset", metavar="NAME", help="Published settings by name (snnprobe presets); other options override them."
+    "--preset",
+    metavar="NAME",
+    shell_complete=preset_names,
+    help="Published settings by name (snnprobe presets); other options override them.",
 )
-@click.option("--method", default="sdt", show_default=True, help="Objective: sdt, tet or trt.")
-@click.option("--dataset", default="digits", show_default=True, help="Data set by name; snnprobe data lists them.")
+@click.option(
+    "--method",
+    default="sdt",
+    show_default=True,
+    shell_complete=one_of(*METHODS),
+    help="Objective: sdt, tet, trt, or MODULE:NAME of your own.",
+)
+@click.option(
+    "--dataset",
+    "--data",
+    default="digits",
+    show_default=True,
+    shell_complete=one_of(*SETS),
+    help="Data set by name (snnprobe data lists them), MODULE:FACTORY of your own, or a folder of images or frames by class.",
+)
 @click.option("--data-root", envvar="SNNPROBE_DATA", type=click.Path(path_type=Path),
               help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]")  # fmt: skip
 @click.option("--download", is_flag=True, help="Fetch the data set first if it is missing.")
 @click.option("--image-size", type=int, help="Side of square images or frames.  [the data set's own]")
 @click.option("--classes", type=click.Path(path_type=Path), callback=_class_file, metavar="FILE",
               help="Use these classes alone, one folder name per line (imagenet, image-folder).")  # fmt: skip
-@click.option("--model", default="tiny", show_default=True,
-              help="tiny, cnn5, vggsnn, vggsnn-woap, resnet19, resnet19-kim, sew-resnet34 or spiking-resnet34.")  # fmt: skip
+@click.option("--model", default="tiny", show_default=True, shell_complete=one_of(*NETWORKS),
+              help="tiny, cnn5, vggsnn, vggsnn-woap, resnet19, resnet19-kim, sew-resnet34 or spiking-resnet34; or "
+                   "MODULE:FACTORY of your own.")  # fmt: skip
+@click.option("--weights", "weights_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Begin from these weights (.pt, .pth, .pth.tar, .safetensors).  [drawn from the seed]")  # fmt: skip
 @click.option("--width", default=1.0, show_default=True, help="Scales every channel count of the network.")
 @click.option("--neuron", multiple=True, callback=_pairs, metavar="NAME=VALUE",
               help="leak, scale_input, threshold, reset, detach_reset, surrogate or sharpness; may be repeated.")  # fmt: skip
@@ -118,7 +143,11 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--augment/--no-augment", default=False, help="The data set's augmentation of training inputs.  [no]")
 @click.option("--amp", default="off", show_default=True, help="Precision of the training forward: off, bf16 or fp16.")
 @click.option("--channels-last/--no-channels-last", default=False, help="Memory format of images: often faster.  [no]")
-@click.option("--compile/--no-compile", default=False, help="torch.compile the training forward.  [no]")
+@click.option(
+    "--compile/--no-compile",
+    default=False,
+    help="torch.compile forward and penalty: a minute or two once, then shorter steps.  [no]",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-p", "hyperparameters", multiple=True, callback=_pairs, metavar="NAME=VALUE",
@@ -126,18 +155,25 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--save-epochs", callback=_epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [trained_models/<run>]")
 @click.option("--resume", is_flag=True, help="Continue the run in its folder exactly where it stopped.")
+@click.option("--tensorboard", is_flag=False, flag_value="", metavar="[DIR]",
+              help="Write the metrics for TensorBoard too.  [<out>/tensorboard]")  # fmt: skip
 @click.pass_context
 def train(
-    ctx: click.Context, out: Path | None, resume: bool, save_epochs: list[int], device: str, data_root: Path | None,
-    download: bool, **options: Any,
+    ctx: click.Context, out: Path | None, resume: bool, tensorboard: str | None, save_epochs: list[int], device: str, data_root: Path | None,
+    download: bool, weights_file: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Train a network; write its checkpoints and metrics."""
+    from snn_probe.data import named
     from snn_probe.distributed import processes, rank
+    from snn_probe.own import allowing
     from snn_probe.progress import Progress
     from snn_probe.run_folder import RunFolder
     from snn_probe.training import train as train_epochs
 
+    options["dataset"], root = named(options["dataset"])
+    data_root = root or data_root
     given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
+    ctx.with_resource(allowing(_named_code(given)))
     folder = out or Path("trained_models") / _configuration(options, given).run_name()
     if resume and RunFolder(folder).config.exists():
         stored = RunFolder(folder).read_config()
@@ -155,12 +191,28 @@ def train(
         if download:
             _download(config, data_root)
         shown = Progress if rank() == 0 else None
-        where = dict(folder=folder, device=device, data_root=data_root)
-        for checkpoint in train_epochs(config, resume=resume, save_epochs=save_epochs, progress=shown, **where):
-            if rank() == 0:
-                _report_epoch(checkpoint.card["metrics"], config.epochs)
+        where: dict[str, Any] = dict(folder=folder, device=device, data_root=data_root, weights=weights_file)
+        begin = partial(train_epochs, config, resume=resume, save_epochs=save_epochs, progress=shown, **where)
+        for _ in begin() if tensorboard is None else _followed(begin, tensorboard, folder):
+            pass  # training logs each epoch
         if rank() == 0:
             _report_training(run, config.epochs)
+
+
+def _named_code(given: dict[str, Any]) -> list[Any]:
+    """The code of the user's own that the command line names, which may be imported."""
+    stages = [stage.get("method") for stage in given.get("stages", [])]
+    return [*(given.get(name) for name in ("model", "dataset", "method")), *stages, (given.get("switch") or [None])[0]]
+
+
+def _followed(begin: Callable[[], Iterator[Any]], tensorboard: str, folder: Path) -> Iterator[Any]:
+    """The epochs, with their metrics written for TensorBoard; nothing is begun if its folder is refused."""
+    from snn_probe.tensorboard import to_tensorboard
+
+    def epochs() -> Iterator[Any]:
+        yield from begin()
+
+    return to_tensorboard(epochs(), tensorboard or folder / "tensorboard", run=folder)
 
 
 _OF_STAGES = ("method", "num_steps", "epochs", "hyperparameters", "stages")
@@ -180,9 +232,8 @@ def _download(config: Any, data_root: Path | None) -> None:
 def _configuration(base: dict[str, Any], given: dict[str, Any]) -> Any:
     """``base`` (the defaults, or the run to be resumed), over it the preset's options, over these what was given."""
     from snn_probe.config import RunConfig
-    from snn_probe.data import DATASETS
-    from snn_probe.models import MODELS
     from snn_probe.presets import preset
+    from snn_probe.system import check_names
 
     shorthand = [name for name in ("tit", "switch", "stages") if given.get(name)]
     if len(shorthand) > 1:
@@ -197,11 +248,9 @@ def _configuration(base: dict[str, Any], given: dict[str, Any]) -> Any:
                 merged["epochs"] = merged["stages"][-1]["epochs"] if "tit" in given else merged["epochs"]
             merged["stages"] = given.get("stages") or _stages_before(merged, given.get("tit"), given.get("switch"))
         config = RunConfig.from_dict(merged)
+        check_names(config)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    for name, value, allowed in (("dataset", config.dataset, DATASETS), ("model", config.model, MODELS)):
-        if value not in allowed:
-            raise click.UsageError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
     for name in ("epochs", "num_steps", "method"):
         if name in given and given[name] != getattr(config, name) and not ("tit" in shorthand and name == "epochs"):
             option = name.replace("_", "-")
@@ -228,19 +277,11 @@ def _stages_before(merged: dict[str, Any], tit: tuple[str, int] | None, switch: 
         if not tit[0].isdigit():
             raise click.UsageError(f"--tit begins with {tit[0]!r}; give the timesteps before, for example 2:300.")
         return [{"epochs": tit[1], "num_steps": int(tit[0])}, {"epochs": merged["epochs"]}]
+    assert switch is not None
     left = merged["epochs"] - switch[1]
     if left < 1:
         raise click.UsageError(f"--switch after {switch[1]} epochs leaves none of {merged['epochs']}; give fewer.")
     return [{"epochs": switch[1], "method": switch[0]}, {"epochs": left, "optimizer": "continue"}]
-
-
-def _report_epoch(row: dict[str, Any], epochs: int) -> None:
-    click.echo(
-        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"accuracy train {row['train_accuracy']:.2%} validation {row['validation_accuracy']:.2%} "
-        f"test {row['test_accuracy']:.2%}  {row['seconds']:.1f} s",
-        err=True,
-    )
 
 
 def _report_training(run: Any, epochs: int) -> None:
@@ -253,25 +294,3 @@ def _report_training(run: Any, epochs: int) -> None:
         chosen = "chosen on validation" if kind == "best" else "end of training"
         click.echo(f"{path}  epoch {checkpoint.epoch} ({chosen}): test accuracy {row['test_accuracy']:.2%}")
     click.echo(run.metrics)
-
-
-@click.command()
-def presets() -> None:
-    """The published settings that train --preset takes, with their sources."""
-    from snn_probe.config import RunConfig
-    from snn_probe.presets import PRESETS
-
-    for name, entry in PRESETS.items():
-        config = RunConfig.from_dict(entry.options)
-        stages = ", then ".join(f"{s.method} T={s.num_steps} for {s.epochs} epochs" for s in config.schedule())
-        click.echo(f"{name}\n  {config.dataset}, {config.model}, {stages}, batch {config.batch_size}")
-        own = {key: value for key, value in config.hyperparameters.items() if key in entry.options["hyperparameters"]} \
-            if "hyperparameters" in entry.options else {}  # fmt: skip
-        if own:
-            click.echo("  " + ", ".join(f"{key}={value:g}" for key, value in own.items()))
-        augmented = "augmentation" if config.augment else "no augmentation"
-        click.echo(f"  Adam {config.learning_rate:g}, amp {config.amp}, {augmented}")
-        if config.neuron:
-            said = (f"{key}={value}" for key, value in entry.options["neuron"].items())
-            click.echo(f"  neuron {', '.join(said)}")
-        click.echo(f"  source: {entry.source}\n  published: {entry.published}")

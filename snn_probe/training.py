@@ -4,9 +4,11 @@ Adam, learning rate 0.5 lr (1 + cos(pi (e-1)/E)) in epoch e of E, no weight deca
 augmentation and any noise inside the network have a seed each.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_probe.checkpoint import Checkpoint, make_checkpoint, save
+from snn_probe.checkpoint import Checkpoint, make_checkpoint, save, weights_digest
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, own_device, rank, same_buffers, share, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
+from snn_probe.own import is_own
+from snn_probe.own_network import check_own_network
 from snn_probe.results import environment
 from snn_probe.run_folder import RunFolder
 from snn_probe.system import DataRoot, load_split, network_of, resolved
 from snn_probe.training_state import TrainingState
 from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
+from snn_probe.weights import load_into, read_weights
 
 __all__ = ["Evaluation", "TrainingDiverged", "evaluate", "train"]
 
 EVALUATION_BATCH = 64  # what stays in the cache: larger ones are slower on a CPU
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -42,6 +49,7 @@ def train(
     progress: Progress | None = None,
     device: str = "cpu",
     data_root: DataRoot = None,
+    weights: str | Path | None = None,
 ) -> Iterator[Checkpoint]:
     """Train as ``config`` says; yield the checkpoint after each epoch.
 
@@ -49,8 +57,12 @@ def train(
     by validation accuracy, then validation loss; ``save_epochs`` are kept for later) and resume.pt. ``resume``
     continues after the last complete epoch exactly as if there had been no break (bit for bit on the CPU with the same
     number of threads and processes; the ``save_epochs`` given before still hold), or starts anew if the folder holds no
-    run. ``progress(batches, label)`` may wrap each epoch's batches to show how far it is. ``device``: cpu, cuda or
-    cuda:N. ``data_root``: folder of the data sets that are read from the disk.
+    run. ``progress(batches, label)`` may wrap each epoch's batches to show how far it is. Each epoch is logged, at
+    level INFO. ``device``: cpu, cuda or cuda:N. ``data_root``: folder of the data sets that are read from the disk.
+    ``weights``: a file of weights to begin from (:func:`snn_probe.weights.read_weights`), whose SHA-256 the configuration then states.
+
+    Tensors and code of your own: name them in ``config`` as package.module:name and say
+    ``snn_probe.own.allow(name, meant)``, for data the mapping of :mod:`snn_probe.data.own` or a function that returns it.
 
     Under torchrun (inside :func:`snn_probe.distributed.processes`) every process calls this: each example is seen by
     one of them, ``batch_size`` counts all together, and batch norm normalizes with each process's own share of a
@@ -66,8 +78,13 @@ def train(
         raise ValueError("resume needs the run's folder; give folder.")
     config = resolved(config, data_root)
     splits = _Splits(config, data_root)
+    config, given = _beginning(config, weights)
     state = TrainingState(config, network_of(config, data_root), kept, own_device(device))
-    splits.of(state.stage)
+    data = splits.of(state.stage)
+    if is_own(config.model):
+        check_own_network(config.model, state.step.model, data["train"], state.stage.num_steps, state.network)
+    if given is not None:
+        load_into(state.step.model, given)
     run = RunFolder(folder) if folder is not None else None
     name = run.path.resolve().name if run else config.run_name()
     if run:
@@ -77,7 +94,19 @@ def train(
         if resume and (saved := run.read_resume()) is not None:
             state.restore(saved)
             _refuse_lost(kept, state, run)
+    if config.weights is not None and given is None and not state.epoch:
+        raise ValueError(
+            f"The run begins from weights with the SHA-256 {config.weights}; give their file with --weights."
+        )
     return _epochs(state, splits, run, name, progress or (lambda items, label: items))
+
+
+def _beginning(config: RunConfig, file: str | Path | None) -> tuple[RunConfig, dict[str, Tensor] | None]:
+    """The configuration that states the weights to begin from, and these."""
+    if file is None:
+        return config, None
+    given = read_weights(file)
+    return replace(config, weights=weights_digest(given)), given
 
 
 def _complete(stored: dict[str, Any]) -> dict[str, Any]:
@@ -99,12 +128,13 @@ class _Splits:
 
     def __init__(self, config: RunConfig, data_root: DataRoot):
         self.config, self.data_root = config, data_root
-        self.num_steps, self.splits = None, {}
+        self.num_steps: int | None = None
+        self.splits: dict[str, Any] = {}
 
     def of(self, stage) -> dict[str, Any]:
         """train, validation and test, as this stage sees them."""
         if self.num_steps != stage.num_steps:
-            common = dict(stage=stage, data_root=self.data_root)
+            common: dict[str, Any] = dict(stage=stage, data_root=self.data_root)
             self.splits = {name: load_split(self.config, name, **common) for name in ("validation", "test")}
             self.splits["train"] = load_split(self.config, "train", num_examples=self.config.train_examples, **common)
             self.num_steps = stage.num_steps
@@ -133,7 +163,18 @@ def _epochs(
                     save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
                 run.write_metrics(state.rows)
                 run.write_resume(state.saved())
+        if rank() == 0:
+            _log.info("%s", _line(row, config.epochs))
         yield checkpoint
+
+
+def _line(row: dict[str, Any], epochs: int) -> str:
+    """An epoch's metrics for a person."""
+    known = {name: math.nan if value is None else value for name, value in row.items()}
+    return (
+        "epoch {epoch}/{epochs}  loss {train_loss:.4f}  accuracy train {train_accuracy:.2%} "
+        "validation {validation_accuracy:.2%} test {test_accuracy:.2%}  {seconds:.1f} s"
+    ).format(epochs=epochs, **known)
 
 
 def _one_epoch(state: TrainingState, split: Any, epoch: int, progress: Progress) -> dict[str, float | None]:

@@ -20,27 +20,43 @@ class TrainingState:
 
     def __init__(self, config: RunConfig, network: Mapping[str, Any], kept: list[int], device: torch.device):
         self.config, self.network, self.kept, self.device = config, network, kept, device
-        self.epoch, self.rows, self.best = 0, [], None
-        self.stage: Stage | None = None
-        self.step: TrainingStep | None = None
+        self.epoch = 0
+        self.rows: list[dict[str, Any]] = []
+        self.best: list[float] | None = None
+        self._current: tuple[Stage, TrainingStep] | None = None
         self.enter(1)
+
+    @property
+    def stage(self) -> Stage:
+        """The current stage."""
+        return self._entered[0]
+
+    @property
+    def step(self) -> TrainingStep:
+        """The network of the current stage, its optimizer and its objective."""
+        return self._entered[1]
+
+    @property
+    def _entered(self) -> tuple[Stage, TrainingStep]:
+        assert self._current is not None  # the first stage was entered when the state was made
+        return self._current
 
     def enter(self, epoch: int) -> None:
         """Be in the stage of ``epoch``: at its beginning a network with its T takes over weights and batch-norm
         statistics, and Adam starts anew or, where the stage says so, goes on."""
         stage = self.config.stage_at(epoch)
-        if self._number(epoch) == self._number(self.epoch) and self.step is not None:
+        if self._number(epoch) == self._number(self.epoch) and self._current is not None:
             return
         model = build_network(self.config, self.network, stage).to(self.device)
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
         step = TrainingStep(self.config, model, optimizer, stage.objective())
-        if self.step is not None:
+        if self._current is not None:
             model.load_state_dict(self.step.model.state_dict(), strict=True)
             if stage.optimizer == "continue":
                 optimizer.load_state_dict(self.step.optimizer.state_dict())
                 step.scaler.load_state_dict(self.step.scaler.state_dict())
-        self.stage, self.step = stage, step
+        self._current = stage, step
 
     def _number(self, epoch: int) -> int:
         """Which stage, from 0, an epoch belongs to; the untrained network (epoch 0) to the first."""

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from snn_probe.compiling import CompiledForward
 from snn_probe.config import RunConfig
 from snn_probe.distributed import world_size
 from snn_probe.multistep_neurons import fast_training
@@ -36,8 +37,8 @@ class TrainingStep:
         self.half = _HALF.get(config.amp)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.channels_last = config.channels_last
-        forward = torch.compile(model) if config.compile else model
-        self.forward = DistributedDataParallel(forward) if world_size() > 1 else forward
+        self.compiled = CompiledForward(model, self.device) if config.compile else None
+        self.forward = DistributedDataParallel(model) if world_size() > 1 else model
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -50,12 +51,13 @@ class TrainingStep:
     def __call__(self, inputs: Tensor, labels: Tensor, share: float, *, where: str) -> tuple[float, float, Tensor]:
         """Take one step; returns the loss, the norm of the gradient of all parameters (NaN where fp16 overflowed, and
         the step was left out), and the logits' mean over time. Raises TrainingDiverged before the step is taken."""
-        if self.channels_last and inputs.ndim == 4:  # of the inputs alone: the layers keep their order
+        if self.channels_last and not self.compiled and inputs.ndim == 4:  # the layers keep their order
             inputs = inputs.to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
-            logits = self.forward(inputs)
-        logits = logits.float() if self.half is not None else logits
-        loss = self.objective(logits, labels, self.params)
+        with self.compiled.on(inputs) if self.compiled else nullcontext():
+            with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+                logits = self.forward(inputs)
+            logits = logits.float() if self.half is not None else logits
+            loss = self.objective(logits, labels, self.params)
         value = loss.item()
         if world_size() == 1 and not math.isfinite(value):  # several processes must go on to the same end together
             raise self._diverged(value, logits, where)

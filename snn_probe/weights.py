@@ -59,8 +59,8 @@ def load_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
     itself. The error lists the names that are missing, unexpected, or of another shape or kind.
     """
     inside = getattr(model, "net", None)
-    if isinstance(inside, nn.Module) and hasattr(model, "takes") and weights.keys() != model.state_dict().keys():
-        model = inside
+    if isinstance(inside, nn.Module) and hasattr(model, "takes"):
+        model = max(inside, model, key=lambda net: len(weights.keys() & net.state_dict().keys()))
     own = model.state_dict()
     misfits = [
         f"{name} {_shape(weights[name])} in place of {_shape(tensor)}"

@@ -41,7 +41,9 @@ def spread(perform: Perform, tasks: Sequence[Any], *, jobs: int, held: Held | No
     """
     waiting = deque(tasks)
     context = multiprocessing.get_context("spawn")
-    processes, busy = [], []
+    processes: list[Any] = []
+    busy: list[Any] = []  # connections
+    ready: Any
     try:
         for _ in range(min(jobs, len(waiting))):
             ours, theirs = context.Pipe()
@@ -104,5 +106,6 @@ def _portable(error: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
+    if (parent := parent_process()) is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

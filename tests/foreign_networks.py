@@ -93,6 +93,24 @@ def learnable_leak():
     return from_spikingjelly(net), streams(6)
 
 
+class OwnNode(neuron.BaseNode):
+    """A node of a user's own, derived from SpikingJelly's base: a leak and a soft reset written out."""
+
+    def single_step_functional_forward(self, inputs, states, **kwargs):
+        charged = 0.6 * states[0] + inputs[0]
+        spikes = self.surrogate_function(charged - self.v_threshold)
+        return (spikes,), (charged - spikes * self.v_threshold, *states[1:])
+
+
+def own_surrogate():
+    """Surrogates of a user's own: a function of autograd in SpikingJelly's node, and in a node of their own."""
+    net = nn.Sequential(
+        layer.Linear(6, 8), neuron.LIFNode(surrogate_function=networks.Spike.apply, v_threshold=0.3),
+        layer.Linear(8, 8), OwnNode(surrogate_function=networks.Spike.apply, v_threshold=0.3), layer.Linear(8, CLASSES),
+    )  # fmt: skip
+    return from_spikingjelly(net), streams(6)
+
+
 class Transposing(nn.Module):
     """Takes (N, T, F) and moves time first itself, as networks for event cameras often do."""
 
@@ -196,6 +214,7 @@ NETWORKS = {
     "sew_resnet": sew_resnet,
     "spikformer": spikformer,
     "learnable leak": learnable_leak,
+    "own surrogate": own_surrogate,
     "examples first": examples_first,
     "single-step": single_step,
     "snntorch convolutional": snntorch_convolutional,

@@ -37,7 +37,7 @@ def trt_penalty(weights, T, lam, delta, eps):
 
 
 def trt(logits, labels, weights, lam, delta, eps, eta):
-    T, _, C = logits.shape
+    T = len(logits)
     loss = 0.0
     for t in range(T):
         onehot = torch.zeros_like(logits[t])
@@ -77,11 +77,17 @@ def dense_hessian(model, batches, objective):
     for x, y in batches:
         loss = objective(model(x), y, params)
         gradient = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-        flat = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(gradient, leaves, strict=True)])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(gradient, leaves, strict=True)]
+        )
         rows = []
         for component in flat:
             row = torch.autograd.grad(component, leaves, retain_graph=True, allow_unused=True)
-            rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(row, leaves, strict=True)]))
+            rows.append(
+                torch.cat(
+                    [(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(row, leaves, strict=True)]
+                )
+            )
         total = total + torch.stack(rows) * (len(y) / count)
     return total
 
@@ -95,7 +101,12 @@ def dense_gauss_newton(model, batches, objective):
         logits = model(x)
         rows = [torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True) for v in logits.reshape(-1)]
         jacobian = torch.stack(
-            [torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(r, leaves, strict=True)]) for r in rows]
+            [
+                torch.cat(
+                    [(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(r, leaves, strict=True)]
+                )
+                for r in rows
+            ]
         )
         inner = torch.autograd.functional.hessian(lambda z, y=y: objective(z, y, None), logits.detach())
         inner = inner.reshape(logits.numel(), logits.numel())

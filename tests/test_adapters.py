@@ -8,7 +8,7 @@ import pytest
 import torch
 from foreign_networks import NETWORKS, Transposing, made, streams
 from spikingjelly.activation_based import functional, layer, neuron
-from test_temporal import same, snapshot
+from test_temporal import Careful, same, snapshot
 from torch import nn
 
 from snn_probe import probes
@@ -36,19 +36,54 @@ def probed(request):
     return request.param, model, inputs, labels
 
 
+class Calls:
+    """Counts the uses of a model's first layer with weights; planted, it raises at the n-th."""
+
+    def __init__(self, model, planted=None):
+        self.count, self.planted = 0, planted
+        first = next(
+            m for m in model.modules() if next(m.parameters(recurse=False), None) is not None and not is_root(m)
+        )
+        self.handle = first.register_forward_pre_hook(self)
+
+    def __call__(self, module, args):
+        self.count += 1
+        if self.count == self.planted:
+            raise KeyError("planted")
+
+
+def is_root(module):
+    return isinstance(module, foreign.Plain | networks.Recurrent)
+
+
+def finds(result):
+    """Whether it has numbers that are not all zero."""
+    values = result.table.drop(columns=["norm_spatial", "stderr"], errors="ignore").select_dtypes("float")
+    return len(values) and values.notna().any().all() and any(float(values[c].abs().max()) > 0 for c in values)
+
+
 @pytest.mark.parametrize("probe", PROBES)
 def test_every_probe_takes_every_network_and_leaves_it_untouched(probed, probe):
+    """Also where the network fails in the middle of the measurement."""
     name, model, inputs, labels = probed
-    before = snapshot(model)
+    before, calls = snapshot(model), Calls(model)
     if name == "recurrent" and probe in NEED_LAYERS:
-        with pytest.raises(ValueError, match=r"no spiking layers \(modules with a surrogate_function or spike_grad\)"):
+        calls.handle.remove()
+        sentence = rf"no spiking layers \(modules with a surrogate_function or spike_grad\).* {probe} .*; (give|put)"
+        with pytest.raises(ValueError, match=sentence):
             PROBES[probe](model, [(inputs, labels)])
-    else:
-        result = PROBES[probe](model, [(inputs, labels)])
-        values = result.table.drop(columns=["norm_spatial", "stderr"], errors="ignore").select_dtypes("float")
-        assert len(values) and values.notna().any().all()
-        assert any(float(values[column].abs().max()) > 0 for column in values)
+        assert same(before, snapshot(model))
+        return
+    result = PROBES[probe](model, [(inputs, labels)])
+    calls.handle.remove()
+    assert finds(result)
     assert same(before, snapshot(model))
+    planted = Calls(model, planted=calls.count - 1)
+    before = snapshot(model)
+    with pytest.raises(KeyError, match="planted"):
+        PROBES[probe](model, [(inputs, labels)])
+    assert same(before, snapshot(model))
+    planted.handle.remove()
 
 
 def test_each_network_keeps_the_contract_and_spikes(probed):
@@ -74,23 +109,117 @@ def test_steps_by_themselves_are_those_of_the_whole(name):
         assert torch.allclose(torch.stack(steps), whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["learnable leak", "plain", "snntorch convolutional", "snntorch recurrent"])
-def test_fisher_trace_is_that_of_a_loop_over_examples(name):
+def precise(name):
+    """In float64 and eval mode, but for snnTorch, whose surrogates emit float32; and the error to allow."""
     model, inputs, labels = made(name)
-    model.eval()
-    table = probes.fisher_trace(model, [(inputs, labels)]).table
-    for (where, t), values in oracles.fisher_traces(model, inputs, labels).items():
-        found = table[(table["layer"] == (where or "threshold")) & (table["timestep"] == t)]["trace"].item()
-        assert found == pytest.approx(sum(values) / len(labels), rel=1e-4, abs=1e-6), (where, t)
+    if name.startswith("snntorch"):
+        return model.eval(), inputs, labels, 1e-4
+    return model.double().eval(), inputs.double(), labels, 1e-9
 
 
-class Mistaken(networks.Recurrent):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fisher_trace_is_that_of_a_loop_over_examples(name):
+    model, inputs, labels, error = precise(name)
+    result = probes.fisher_trace(model, [(inputs, labels)])
+    assert result.settings["looped_layers"] == ([""] if name == "recurrent" else [])
+    assert (result.settings["looped_share"] > 0) == (name == "recurrent")
+    own = next((name for name, _ in model.named_parameters(recurse=False)), "")
+    found = result.table.set_index(["layer", "timestep"])["trace"]
+    expected = oracles.fisher_traces(model, inputs, labels)
+    assert len(found) == len(expected) + result.settings["num_steps"]
+    for (where, t), values in expected.items():
+        assert found[where or own, t] == pytest.approx(sum(values) / len(labels), rel=error, abs=error / 100), (
+            where,
+            t,
+        )
+
+
+@pytest.mark.parametrize("name", ["learnable leak", "own surrogate", "plain", "recurrent", "snntorch recurrent"])
+def test_curvature_is_that_of_the_dense_hessian(name):
+    model, inputs, labels, error = precise(name)
+    batches = [(inputs, labels)]
+    dense = oracles.dense_hessian(model, batches, SDT()).double()
+    assert float((dense - dense.T).abs().max()) <= error
+    values = torch.linalg.eigvalsh((dense + dense.T) / 2).flip(0)
+    found = probes.hessian_eigenvalues(model, batches, SDT(), k=3, tol=1e-5).table
+    assert found["converged"].all() and values[0] > 0.1
+    assert found["eigenvalue"].to_numpy() == pytest.approx(values[:3].numpy(), rel=10 * error + 1e-8, abs=1e-5)
+    trace = probes.hessian_trace(model, batches, SDT(), num_probes=200).table.iloc[0]
+    assert abs(trace["trace"] - float(dense.trace())) <= 4 * trace["stderr"]
+
+
+@pytest.mark.parametrize("name", ["spiking_vgg", "sew_resnet", "spikformer"])
+def test_eigenvectors_of_the_model_zoo_satisfy_their_equation(name):
+    """H v = lambda v with H v differentiated twice through SpikingJelly's own neurons, in float64."""
+    model, inputs, labels, _ = precise(name)
+    result, vectors = probes.hessian_eigenvectors(model, [(inputs, labels)], SDT(), k=1, tol=1e-4)
+    value = result.table["eigenvalue"][0]
+    params = dict(model.named_parameters())
+    gradient = torch.autograd.grad(SDT()(model(inputs), labels, params), list(params.values()), create_graph=True)
+    inner = sum((g * vectors[0][n]).sum() for g, n in zip(gradient, params, strict=True))
+    product = torch.autograd.grad(inner, list(params.values()))
+    residual = (
+        sum(float((h - value * vectors[0][n]).square().sum()) for h, n in zip(product, params, strict=True)) ** 0.5
+    )
+    assert result.table["converged"].all() and value > 0.01
+    assert residual <= 1.1e-4 * value
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_timestep_accuracy_is_that_of_a_plain_loop(name):
+    model, inputs, labels, error = precise(name)
+    table = probes.timestep_accuracy(model, [(inputs, labels)]).table
+    logits = model(inputs).detach()
+    for t, row in enumerate(table.itertuples(), 1):
+        right, loss = 0, 0.0
+        for n, label in enumerate(labels):
+            mean = logits[:t, n].sum(0) / t
+            right += int(mean.argmax() == label)
+            loss -= float(mean.log_softmax(0)[label])
+        assert (row.timestep, row.accuracy) == (t, pytest.approx(right / len(labels)))
+        assert row.loss == pytest.approx(loss / len(labels), rel=error)
+
+
+def test_firing_rates_and_gradient_norms_are_those_of_a_plain_loop():
+    """Of the network by hand: its spikes recorded, its currents made leaves."""
+    model, inputs, labels, _ = precise("plain")
+    seen = []
+    handle = model.spikes.register_forward_hook(lambda m, args, spikes: seen.append((args[0], spikes)))
+    logits = model(inputs)
+    handle.remove()
+    rates = probes.spiking_activity(model, [(inputs, labels)]).table.query("layer == 'spikes'")["firing_rate"]
+    assert rates.tolist() == pytest.approx([spikes.mean().item() for _, spikes in seen])
+    currents = torch.autograd.grad(nn.functional.cross_entropy(logits.mean(0), labels), [x for x, _ in seen])
+    norms = probes.temporal_gradient_norms(model, [(inputs, labels)], SDT()).table["norm"]
+    assert norms.tolist() == pytest.approx([float(g.flatten(1).norm(dim=1).sum()) for g in currents])
+
+
+def test_the_model_zoo_as_it_comes():
+    """SpikingJelly's own factory, 11 million weights, as it is imported."""
+    from spikingjelly.activation_based.model import sew_resnet
+
+    torch.manual_seed(0)
+    net = sew_resnet.sew_resnet18(cnf="ADD", spiking_neuron=neuron.IFNode, num_classes=foreign.CLASSES, v_threshold=0.3)
+    model, inputs, labels = from_spikingjelly(net, num_steps=2), foreign.images()[:2], torch.tensor([0, 3])
+    before = snapshot(model)
+    result = probes.fisher_trace(model, [(inputs, labels)])
+    assert result.settings["looped_layers"] == [] and finds(result)
+    assert finds(probes.temporal_gradient_norms(model, [(inputs, labels)], SDT()))
+    assert same(before, snapshot(model))
+
+
+class Mistaken(foreign.Plain):
     """The hand-written network with one classic mistake."""
 
     def __init__(self, mistake):
-        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__()
+            self.batch_norm, self.careful, self.spare = nn.BatchNorm1d(4), Careful(), nn.Linear(2, 2)
         self.mistake, self.calls = mistake, 0
-        self.spikes = foreign.HandMade()  # so that no probe stops earlier for want of a spiking layer
+        self.requires_grad_(mistake != "frozen")
+        self.batch_norm.requires_grad_(mistake == "train-mode BN")
+        self.spare.requires_grad_(mistake == "unused")
 
     def forward(self, inputs):
         self.calls += 1
@@ -98,22 +227,144 @@ class Mistaken(networks.Recurrent):
         return {
             "no reset": lambda: logits + self.calls,
             "swapped": lambda: logits.transpose(0, 1),
+            "no time": lambda: logits.mean(0),
+            "no classes": lambda: logits.argmax(-1),
+            "other T": lambda: logits[: 1 + self.calls % 2],
             "probabilities": lambda: logits.softmax(-1),
-        }[self.mistake]()
+            "random": lambda: logits + torch.rand_like(logits),
+            "train-mode BN": lambda: self.train().batch_norm(logits.flatten(0, 1)).view_as(logits),
+            "surrogate in training only": lambda: self.careful(logits),
+        }.get(self.mistake, lambda: logits)()
 
 
 MISTAKES = {
-    "no reset": "state is carried over between calls",
+    "no reset": "state is carried over between calls; reset it at the start of forward, or wrap the network with from_",
     "swapped": r"time and batch are swapped: return logits\.transpose\(0, 1\)",
-    "probabilities": "returned probabilities",
+    "no time": r"returned shape \(\d, 4\); a temporal model returns logits \(T, N, C\): .* before any mean over time",
+    "no classes": r"returned shape \(2, \d\); a temporal model returns logits \(T, N, C\): one row of C logits for each",
+    "other T": "timesteps, and . when called again on the same inputs; let T depend on nothing but their shape",
+    "probabilities": r"returned probabilities \(each row sums to 1\) where logits are expected; return what the softmax is",
+    "random": "depend on the random state even in eval mode; remove the noise",
+    "train-mode BN": "batch norm 'batch_norm' uses the statistics of the batch; let it use running statistics in eval mode",
+    "frozen": r"Every parameter of the model is frozen \(requires_grad=False\)|: every parameter has requires_grad=False",
+    "surrogate in training only": "in eval mode, but it does in training mode, so a spiking layer loses its surrogate gradient",
 }
+BATCH = [(streams(2, 5, 5), torch.tensor([0, 1, 2]))]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("probe", PROBES)
 def test_every_probe_says_which_mistake_was_made(probe, mistake):
+    model = Mistaken(mistake)
+    before = snapshot(model)
     with pytest.raises(ValueError, match=MISTAKES[mistake]):
-        PROBES[probe](Mistaken(mistake), [(streams(6), torch.tensor([0, 1, 2]))])
+        PROBES[probe](model, BATCH)
+    assert same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_every_probe_names_unused_parameters(probe):
+    sentence = (
+        r"No gradient reaches 2 parameters \(spare\.weight, spare\.bias\) from the logits, .* so they count as zero"
+    )
+    with pytest.warns(UserWarning, match=sentence):
+        result = PROBES[probe](Mistaken("unused"), BATCH)
+    if probe == "fisher_trace":
+        assert (result.table.query("layer == 'spare'")["trace"] == 0).all()
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_frozen_parameters_are_left_out_and_named_in_the_settings(probe):
+    """Without a warning: to freeze a part is no mistake."""
+    result = PROBES[probe](Mistaken(""), BATCH)
+    if "params" in result.settings:
+        assert result.settings["frozen_parameters"] == [
+            f"{name}.{kind}" for name in ("batch_norm", "spare") for kind in ("weight", "bias")
+        ]
+    assert "spare" not in set(result.table.get("layer", []))
+    assert "frozen_parameters" not in PROBES[probe](made("plain")[0], [made("plain")[1:]]).settings
+
+
+@pytest.mark.parametrize("probe", [name for name in PROBES if name != "spiking_activity"])  # which needs no labels
+def test_every_probe_says_which_labels_do_not_fit(probe):
+    model, inputs, labels = made("plain")
+    for wrong, sentence in (
+        (labels + 1, r"has labels from 1 to 4, but the model has 4 classes; give labels from 0 to 3\."),
+        (labels - 100, r"has labels from -100 to -97, but the model has 4 classes"),
+        (labels.float(), r"Batch 0 has labels of type torch\.float32; give class numbers of type torch\.int64\."),
+        (nn.functional.one_hot(labels), r"Batch 0 has labels of shape \(3, 4\); give one class number each, \(N,\)\."),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            PROBES[probe](model, [(inputs, wrong)])
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_every_probe_says_that_batches_are_no_pairs(probe):
+    model, inputs, labels = made("plain")
+    for wrong in ((inputs, labels), [inputs], [(inputs, labels, labels)], [(inputs.numpy(), labels)]):
+        with pytest.raises(
+            ValueError, match=r"^Batch 0 is no pair of tensors; give a list of \(inputs, labels\) or a Data"
+        ):
+            PROBES[probe](model, wrong)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_every_probe_says_that_inputs_have_another_type(probe):
+    model, inputs, labels = made("plain")
+    with pytest.raises(
+        ValueError, match=r"weights are torch\.float32 but the inputs torch\.float64, .*give inputs\.to"
+    ):
+        PROBES[probe](model, [(inputs.double(), labels)])
+
+
+@pytest.mark.parametrize("probe", [name for name in PROBES if not name.startswith("hessian")])
+def test_streams_of_other_length_in_a_later_batch(probe):
+    """Where a probe reads timesteps it says so; a loss alone may be taken over any T."""
+    model, inputs, labels = made("plain")
+    batches = [(inputs, labels), (inputs[:, :1], labels)]
+    if probe == "loss_slice":
+        assert finds(PROBES[probe](model, batches))
+        return
+    with pytest.raises(
+        ValueError, match="The model returned 1 timesteps where it returned 2 before; give streams of one"
+    ):
+        PROBES[probe](model, batches)
+
+
+@pytest.mark.parametrize("probe", [name for name in PROBES if name.startswith("hessian")])
+def test_a_surrogate_that_cannot_be_differentiated_again_is_refused(probe):
+    """torch would take its slope for a constant and say nothing."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return (x >= 0).to(x)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return g * (1 - ctx.saved_tensors[0].abs()).clamp_min(0)
+
+    sentence = r"surrogate gradient of layer 'net\.1' cannot be differentiated again, which .*; write its backward"
+    net = nn.Sequential(layer.Linear(6, 8), neuron.LIFNode(surrogate_function=Once.apply), layer.Linear(8, 4))
+    with pytest.raises(ValueError, match=sentence):
+        PROBES[probe](from_spikingjelly(net), [(streams(6), torch.tensor([0, 1, 2]))])
+    hidden = made("plain")
+    hidden[0].spikes = type("Hidden", (nn.Module,), {"forward": lambda self, x: Once.apply(x)})()
+    with pytest.warns(UserWarning, match=r"curvature operator is not symmetric .* missing \(once_differentiable\)"):
+        PROBES[probe](hidden[0], [hidden[1:]])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_alarm_for_networks_that_are_right(name):
+    """Whatever their mode, with one example or some, one timestep, or silent."""
+    model, inputs, _ = made(name)
+    for training in (True, False):
+        assert check_temporal(model.train(training), inputs) == check_temporal(model, inputs[:1]) == 2
+        assert check_temporal(model, 0 * inputs) == check_temporal(model, inputs[:1].expand_as(inputs)) == 2
+    if inputs.shape[1] == 2 and getattr(model, "num_steps", None) is None:
+        assert check_temporal(model, inputs[:, :1]) == 1
 
 
 # SpikingJelly
@@ -146,6 +397,30 @@ def test_what_a_spikingjelly_network_takes():
     assert check_temporal(from_spikingjelly(Showing(), 2, takes="image"), still) == 2
     with pytest.raises(ValueError, match="returned 2 timesteps where T is 3"):
         check_temporal(from_spikingjelly(Showing(), 3, takes="image"), still)
+
+
+def test_a_network_that_loops_itself_or_needs_a_wrapper_is_told_so():
+    snn = pytest.importorskip("snntorch")
+    looping, inputs = foreign.Looping(snn), streams(6)
+    with pytest.raises(
+        ValueError, match=r"returned shape \(\d, 2, 2, 4\).*; its own forward runs over time, so say with takes"
+    ):
+        check_temporal(from_snntorch(ByImage(looping), num_steps=2), inputs[:, 0])
+    with pytest.raises(
+        ValueError, match=r"returned tuple; .*; wrap a network of SpikingJelly or snnTorch with from_spik"
+    ):
+        check_temporal(looping, inputs.transpose(0, 1))
+
+
+class ByImage(nn.Module):
+    """Shows a static (N, F) for two timesteps itself."""
+
+    def __init__(self, looping):
+        super().__init__()
+        self.looping = looping
+
+    def forward(self, x):
+        return self.looping(x.expand(2, *x.shape))[1][:, :2]
 
 
 def test_a_network_that_moves_time_itself_is_told_how_to_be_wrapped():

@@ -237,6 +237,19 @@ def test_json_of_several_results_is_a_list(trained, tmp_path):
     assert found == [json.loads((tmp_path / f"fisher_epoch_000{n}.json").read_text()) for n in (1, 2)]
 
 
+@pytest.mark.parametrize("command", ["fisher", "hessian", "gradients", "landscape", "timesteps", "activity"])
+def test_every_probe_prints_strict_json_and_nothing_else(trained, tmp_path, command):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    more = {"landscape": ("--points", 3), "hessian": ("--quantity", "trace", "--num-probes", 2)}.get(command, ())
+    done = run(command, trained.last, *FISHER, *more, "--json", "--no-figure", "--out", tmp_path)
+    found = json.loads(done.stdout, parse_constant=refuse)
+    assert found["format"] == "snn_probe.result/1" and found["source"]["run"] == "trt" and found["table"]
+    (saved,) = tmp_path.glob("*.json")
+    assert found == json.loads(saved.read_text())
+
+
 def test_no_figure_writes_the_results_only(trained, tmp_path):
     done = run("fisher", trained.last, *FISHER, "--no-figure", "--out", tmp_path / "new" / "place")
     assert os.listdir(tmp_path / "new" / "place") == ["fisher_last.json"]
@@ -316,6 +329,31 @@ def test_show_says_what_a_runs_folder_holds(trained):
     assert any(line.split() == ["method", "trt"] for line in lines)
     for name in ("checkpoints/best.pt", "checkpoints/epoch_0001.pt", "config.json", "metrics.csv", "resume.pt"):
         assert any(re.fullmatch(rf"  {re.escape(name)}  \d+ KiB", line) for line in lines)
+
+
+def test_show_as_json(trained, measured):
+    """The result's own file, the whole card, the run's configuration and files; nothing else on stdout."""
+    assert json.loads(run("show", "--json", measured.epoch1).stdout) == json.loads(measured.epoch1.read_text())
+    shown = json.loads(run("show", "--json", trained.last).stdout)
+    assert shown["card"] == load(trained.last).card and shown["format"] == "snn_probe.checkpoint/1"
+    assert shown["parameters"] == sum(p.numel() for p in build_model(load(trained.last)).parameters())
+    shown = json.loads(run("show", "--json", trained.trt).stdout)
+    assert shown["config"] == json.loads((trained.trt / "config.json").read_text())
+    assert shown["files"]["metrics.csv"] == (trained.trt / "metrics.csv").stat().st_size
+    assert set(shown["files"]) == {str(p.relative_to(trained.trt)) for p in trained.trt.rglob("*") if p.is_file()}
+
+
+def test_show_as_json_has_null_for_nan(tmp_path):
+    table = pd.DataFrame({"x": [0.5, float("nan"), float("inf")]})
+    results.save(results.Result("mine", table, {"tol": float("nan")}), tmp_path / "mine.json")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    shown = json.loads(run("show", "--json", tmp_path / "mine.json").stdout, parse_constant=refuse)
+    assert shown["table"] == {"x": [0.5, None, "Infinity"]} and shown["settings"] == {"tol": None}
+    said = f"{tmp_path} holds no config.json; give a run's folder, a checkpoint or a result."
+    assert failed("show", "--json", tmp_path) == said
 
 
 # --- resume ---
@@ -410,7 +448,7 @@ WRONG_USAGE = {
     ("train", "--save-epochs", "1,21"): "--save-epochs has 21; give epochs from 1 to 20.",
     ("train", "--save-epochs", "0"): "--save-epochs has 0; give epochs from 1 to 20.",
     ("train", "--epochs", "many"): "Invalid value for '--epochs': 'many' is not a valid integer.",
-    ("fisher",): "Missing argument 'CKPT...'.",
+    ("fisher",): "Give CKPT, or a network by one --model NAME [--weights FILE] [--data NAME].",
     ("fisher", "x.pt", "--group-size", 0): "Invalid value for '--group-size': 0 is not in the range x>=1.",
     ("fisher", "x.pt", "--split", "all"): (
         "Invalid value for '--split': 'all' is not one of 'train', 'validation', 'test'."
@@ -748,14 +786,14 @@ def test_progress_is_silent_where_nobody_watches_and_it_is_quick(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_says_a_line_now_and_then(capsys, monkeypatch):
+def test_progress_is_logged_now_and_then(caplog, capsys, monkeypatch):
+    caplog.set_level("INFO", "snn_probe.progress")
     clock = iter(range(0, 10_000, 20))
     monkeypatch.setattr("snn_probe.progress.time.monotonic", lambda: next(clock))
     assert list(Progress(iter("abcde"), "fisher last", total=5)) == list("abcde")
-    out, err = capsys.readouterr()
-    assert out == ""
-    # 20 s an item: the line is due after 30 s, so at every second item.
-    assert err.splitlines() == ["fisher last: 1/5, about 160 s left", "fisher last: 3/5, about 53 s left"]
+    assert capsys.readouterr() == ("", "")
+    # 20 s an item: the record is due after 30 s, so at every second item.
+    assert caplog.messages == ["fisher last: 1/5, about 160 s left", "fisher last: 3/5, about 53 s left"]
 
 
 def test_progress_on_a_terminal_is_a_bar_on_stderr(capsys, monkeypatch):

@@ -175,7 +175,7 @@ def test_unknown_keys_are_refused():
     said = (
         "The configuration has unknown keys lr, method_; allowed are method, dataset, model, num_steps, epochs, "
         "batch_size, learning_rate, train_examples, augment, seed, hyperparameters, width, neuron, image_size, classes, "
-        "amp, channels_last, compile, eval_examples, stages."
+        "amp, channels_last, compile, eval_examples, stages, weights."
     )
     with pytest.raises(ValueError, match=sentence(said)):
         RunConfig.from_dict({"method_": "sdt", "lr": 0.1, "seed": 1})
@@ -237,7 +237,7 @@ SWITCH = RunConfig(
 def test_a_stage_takes_what_it_leaves_out_from_the_run():
     tet = {"mse_weight": 0.2, "mse_target": 1.0}
     assert TIT.stages == (Stage(3, 2, "tet", tet), Stage(2, 6, "tet", tet))
-    assert [stage.hyperparameters for stage in SWITCH.stages][0] == {}  # another method's are no concern of it
+    assert SWITCH.stages[0].hyperparameters == {}  # another method's are no concern of it
     assert SWITCH.stages[1].hyperparameters["decay"] == 0.5
 
 

@@ -13,7 +13,9 @@ from snn_probe.objectives import SDT, TET
 PROBES = {
     "fisher_trace": lambda model, batches: probes.fisher_trace(model, batches, labels="sampled"),
     "hessian_eigenvalues": lambda model, batches: probes.hessian_eigenvalues(model, batches, SDT(), k=2, tol=1e-6),
-    "hessian_trace": lambda model, batches: probes.hessian_trace(model, batches, SDT(), num_probes=3, forward="relaxed"),
+    "hessian_trace": lambda model, batches: probes.hessian_trace(
+        model, batches, SDT(), num_probes=3, forward="relaxed"
+    ),
     "hessian_density": lambda model, batches: probes.hessian_density(
         model, batches, TET(), num_probes=2, num_steps=5, operator="ggn"
     ),
@@ -75,7 +77,9 @@ def test_a_probe_is_deterministic(name):
 @pytest.mark.parametrize("name", PROBES)
 def test_any_split_into_batches_gives_the_same_answer(name):
     x, y = networks.examples(6)
-    whole, parts = (PROBES[name](networks.convolutional(), list(zip(x.split(n), y.split(n), strict=True))) for n in (6, 4))
+    whole, parts = (
+        PROBES[name](networks.convolutional(), list(zip(x.split(n), y.split(n), strict=True))) for n in (6, 4)
+    )
     assert list(whole.table) == list(parts.table) and len(whole.table) == len(parts.table)
     for column in set(whole.table) - {"products", "residual"}:
         a, b = whole.table[column], parts.table[column]
@@ -116,7 +120,9 @@ class MergedSpikes(nn.Module):
 def test_merged_examples_first_and_a_first_batch_of_one(name):
     g = torch.Generator().manual_seed(3)
     x, y = 2 * torch.rand(10, 6, generator=g, dtype=torch.float64), torch.randint(0, 4, (10,), generator=g)
-    tables = [PROBES[name](Merged().double(), list(zip(x.split(n), y.split(n), strict=True))).table for n in ([10], [1, 9])]
+    tables = [
+        PROBES[name](Merged().double(), list(zip(x.split(n), y.split(n), strict=True))).table for n in ([10], [1, 9])
+    ]
     for column in tables[0].select_dtypes("float"):
         assert tables[0][column].to_numpy() == pytest.approx(tables[1][column].to_numpy(), rel=1e-9, nan_ok=True)
 

@@ -1,5 +1,6 @@
 """`snnprobe data`: the table of what is there, what is missing, and downloads."""
 
+import json
 import re
 
 import pytest
@@ -112,3 +113,20 @@ def test_what_cannot_be_downloaded_says_where_it_is(tmp_path, name, said):
 def test_a_download_that_is_not_needed_is_not_made(tmp_path):
     write_cifar10(tmp_path)
     assert cells(run("--data-root", tmp_path, "--download", "cifar10")[3])[4:7] == ["180", "20", "40"]
+
+
+def test_the_list_as_json(tmp_path):
+    write_cifar10(tmp_path)
+    found = {one["name"]: one for one in json.loads("\n".join(run("--json", "--data-root", tmp_path)))}
+    assert list(found) == list(DATASETS)
+    assert found["digits"] == {
+        "name": "digits", "kind": "images", "input_shape": [1, 8, 8], "num_classes": 10, "num_bytes": 0, "problem": None,
+        "counts": {"train": 1258, "validation": 179, "test": 360}, "place": "comes with scikit-learn",
+    }  # fmt: skip
+    cifar = found["cifar10"]
+    assert cifar["place"].startswith(str(tmp_path)) and cifar["num_bytes"] > 0
+    assert list(cifar["counts"]) == ["train", "validation", "test"]
+    unknown = ("input_shape", "num_classes", "counts", "place")
+    assert [found["image-folder"][name] for name in unknown] == [None] * 4
+    assert found["image-folder"]["problem"].startswith(f"{tmp_path} has no image-folder: expected ")
+    assert [one["name"] for one in json.loads("\n".join(run("--json", "event-digits")))] == ["event-digits"]

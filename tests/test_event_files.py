@@ -200,7 +200,7 @@ def test_a_corrupt_aedat3_file_is_named(content, fault, tmp_path):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     n_mnist(tmp_path)
     path = tmp_path / "NMNIST/Test/3/00009.bin"
-    layout = dataclasses.replace(SETS["n-mnist"].layouts[0], reader=lambda p: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(p))))  # fmt: skip # noqa: E501
+    layout = dataclasses.replace(SETS["n-mnist"].layouts[0], reader=lambda p: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(p))))  # fmt: skip
     monkeypatch.setitem(SETS, "n-mnist", dataclasses.replace(SETS["n-mnist"], layouts=(layout,)))
     with pytest.raises(ValueError, match=rf"^{tmp_path}/NMNIST/Test/.*\.bin cannot be read \(Permission denied\); get"):
         read("n-mnist", "test", num_steps=4, root=tmp_path)

@@ -56,7 +56,9 @@ def legend_labels(ax):
 
 
 def note(ax):
-    return [label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figure_style.is_note(handle)]
+    return [
+        label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figure_style.is_note(handle)
+    ]
 
 
 def looks(ax):

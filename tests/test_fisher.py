@@ -6,11 +6,11 @@ import networks
 import oracles
 import pytest
 import torch
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import nn
 
 from snn_probe.probes import fisher_trace, information_centroid
-from snn_probe.temporal import from_spikingjelly
+from snn_probe.temporal import from_snntorch, from_spikingjelly
 
 
 def batches(x, y, *sizes):
@@ -78,13 +78,14 @@ def test_any_split_into_batches_gives_the_same_answer():
 
 
 def test_hand_written_recurrent_network_takes_loop_where_it_must():
-    """``leak`` belongs to no layer with a closed form; ``recurrent`` is used at every step."""
+    """``leak`` says by its size how wide a layer is, so copies cannot stand for it; ``recurrent`` is used each step."""
     torch.manual_seed(0)
     model = networks.Recurrent().double()
     x = torch.randn(5, 4, 6, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 3, 0])
     result = fisher_trace(model, batches(x, y, 3, 2))
-    assert list(result.settings["looped_layers"]) == [""]
+    assert result.settings["looped_layers"] == [""] and result.settings["looped_parameters"] == ["leak"]
+    assert result.settings["looped_share"] == 1 / sum(p.numel() for p in model.parameters())
     expected = oracles.fisher_traces(model, x, y)
     found = traces(result)
     for (name, t), values in expected.items():
@@ -172,7 +173,219 @@ def test_layers_that_are_not_known_are_looped():
     model = from_spikingjelly(net).double()
     x, y = torch.randn(4, 3, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
     result = fisher_trace(model, batches(x, y, 3, 1))
-    assert result.settings["looped_layers"] == ["net.2", "net.3"]
+    assert result.settings["looped_layers"] == ["net.2"]
+    assert result.settings["looped_parameters"] == ["net.2.weight", "net.2.bias"]
+    assert result.settings["looped_share"] == 30 / (35 + 30 + 1 + 18)
+    assert_equals_loop(result, model, x, y)
+
+
+class Stack(nn.Module):
+    """Streams (N, T, *shape) through ``layers``, one timestep at a time or all of them as (T * N, ...), then summed up
+    over time and through a linear layer; a tanh of the sum, so that early timesteps matter."""
+
+    def __init__(self, shape, *layers, merged=False):
+        super().__init__()
+        self.layers, self.merged = nn.Sequential(*layers), merged
+        with torch.no_grad():
+            self.outward = nn.Linear(self.layers(torch.zeros(2, *shape)).flatten(1).shape[1], 4)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0.3, 0.4)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(0.1, 0.2)
+                module.running_var.uniform_(0.2, 0.8)
+
+    def forward(self, inputs):
+        x = inputs.transpose(0, 1)
+        x = (
+            self.layers(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            if self.merged
+            else torch.stack([*map(self.layers, x)])
+        )
+        return self.outward(torch.tanh(x.cumsum(0)).flatten(2)).cumsum(0)
+
+
+KINDS = {
+    "Linear": ((6,), lambda: [nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 5, bias=False)]),
+    "Linear on more axes": ((3, 6), lambda: [nn.Linear(6, 5)]),
+    "Conv1d": ((4, 9), lambda: [nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2)]),
+    "Conv1d same": ((4, 9), lambda: [nn.Conv1d(4, 6, 3, padding="same", dilation=2)]),
+    "Conv2d": ((4, 7, 6), lambda: [nn.Conv2d(4, 8, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1), groups=4)]),
+    "Conv2d depthwise": ((4, 5, 5), lambda: [nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.Conv2d(4, 3, 1)]),
+    "Conv2d valid": ((2, 5, 5), lambda: [nn.Conv2d(2, 3, 2, padding="valid")]),
+    "Conv3d": ((2, 3, 4, 4), lambda: [nn.Conv3d(2, 3, 2, groups=1)]),
+    "BatchNorm1d": ((6,), lambda: [nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 5)]),
+    "BatchNorm1d with length": ((4, 5), lambda: [nn.BatchNorm1d(4)]),
+    "BatchNorm2d": ((3, 4, 4), lambda: [nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 2, 2)]),
+    "LayerNorm": ((6,), lambda: [nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 5)]),
+    "LayerNorm of two axes": ((3, 4, 5), lambda: [nn.LayerNorm((4, 5), eps=0.1)]),
+    "LayerNorm of a sequence": ((3, 6), lambda: [nn.LayerNorm(6, bias=False)]),
+    "GroupNorm": ((6, 4, 4), lambda: [nn.GroupNorm(3, 6, eps=0.1), nn.Tanh(), nn.Conv2d(6, 2, 2)]),
+    "GroupNorm without space": ((6,), lambda: [nn.GroupNorm(2, 6)]),
+}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_layer_is_contracted_exactly(kind, merged):
+    """Against the loop over examples in float64, to 1e-10; also with T examples in a batch, and with groups."""
+    torch.manual_seed(0)
+    shape, layers = KINDS[kind]
+    model = Stack(shape, *layers(), merged=merged).double().eval()
+    x, y = torch.randn(6, 3, *shape, dtype=torch.float64), torch.arange(6) % 4
+    for group_size, sizes in ((1, (1, 3, 2)), (2, (6,))):
+        result = fisher_trace(model, batches(x, y, *sizes), group_size=group_size)
+        assert result.settings["looped_layers"] == [] and result.settings["looped_share"] == 0
+        assert_equals_loop(result, model, x, y, group_size=group_size)
+
+
+def test_norms_of_spikingjelly_are_contracted():
+    """(T, N, C, H, W), also where T, N and C are equal."""
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Conv2d(2, 4, 3), layer.GroupNorm(2, 4), networks.lif(v_threshold=0.3), nn.LayerNorm((3, 3)),
+                        layer.Flatten(), layer.Linear(36, 4))  # fmt: skip
+    model = from_spikingjelly(net).double().eval()
+    nn.init.normal_(model.net[1].bias, 0.3, 0.3)
+    x, y = networks.examples(8, size=5, steps=4, classes=4)
+    result = fisher_trace(model, batches(x, y, 2, 4, 2))
+    assert result.settings["looped_layers"] == []
+    assert_equals_loop(result, model, x, y)
+
+
+SLOW = {
+    "ConvTranspose": ((2, 3, 3), lambda: [nn.ConvTranspose2d(2, 2, 2)], 2 * 2 * 4 + 2),
+    "reflecting": ((2, 4, 4), lambda: [nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")], 2 * 3 * 9 + 3),
+    "same, even kernel": ((2, 4, 4), lambda: [nn.Conv2d(2, 3, 2, padding="same")], 2 * 3 * 4 + 3),
+    "weight norm": ((6,), lambda: [nn.utils.parametrizations.weight_norm(nn.Linear(6, 5, bias=False))], 5 + 30),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kind", SLOW)
+def test_other_layers_take_the_slow_path_and_the_settings_say_how_much(kind):
+    torch.manual_seed(0)
+    shape, layers, entries = SLOW[kind]
+    model = Stack(shape, *layers()).double().eval()
+    x, y = torch.randn(4, 3, *shape, dtype=torch.float64), torch.arange(4)
+    settings = (result := fisher_trace(model, batches(x, y, 3, 1))).settings
+    assert settings["looped_parameters"] == [name for name, _ in model.layers.named_parameters(prefix="layers")]
+    assert settings["looped_share"] == entries / sum(p.numel() for p in model.parameters())
+    assert_equals_loop(result, model, x, y)
+
+
+def test_an_embedding_of_tokens_takes_the_slow_path():
+    torch.manual_seed(0)
+    model = Stack((6,), nn.Linear(6, 5)).double().eval()
+    model.layers.insert(0, nn.Embedding(7, 6).double())
+    x, y = torch.randint(0, 7, (4, 3), generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    result = fisher_trace(model, batches(x, y, 3, 1))
+    assert result.settings["looped_layers"] == ["layers.0"]
+    assert_equals_loop(result, model, x, y)
+
+
+class Learning(neuron.SimpleBaseNode):
+    """A leak for all neurons and a threshold for each channel."""
+
+    def __init__(self, *shape):
+        super().__init__(v_reset=0.0, surrogate_function=surrogate.Sigmoid(), detach_reset=False)
+        self.leak, self.threshold = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.full(shape, 0.3))
+
+    def neuronal_charge(self, x):
+        self.v = self.leak * self.v + x - self.threshold
+        self.v_threshold = 0.0
+
+
+NEURONS = {
+    "PLIF": lambda *shape: neuron.ParametricLIFNode(v_threshold=0.3, detach_reset=False),
+    "PLIF, decaying input": lambda *shape: neuron.ParametricLIFNode(init_tau=1.5, v_threshold=0.1, v_reset=None),
+    "leak and thresholds": Learning,
+}
+
+
+@pytest.mark.parametrize("order", ["multi-step", "single-step"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_parameters_in_neurons_of_spikingjelly_are_no_slow_path(name, order):
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Conv2d(2, 3, 3), NEURONS[name](3, 1, 1), layer.Flatten(), layer.Linear(27, 8),
+                        NEURONS[name](8), layer.Linear(8, 4))  # fmt: skip
+    model = from_spikingjelly(net, takes="time first" if order == "multi-step" else "timestep").double().eval()
+    x, y = networks.examples(6, size=5, steps=3, classes=4)
+    for group_size, sizes in ((1, (1, 3, 2)), (3, (6,))):
+        result = fisher_trace(model, batches(x, y, *sizes), group_size=group_size)
+        assert result.settings["looped_layers"] == []
+        assert result.table.query("layer in ['net.1', 'net.4']")["trace"].min() > 0
+        assert_equals_loop(result, model, x, y, group_size=group_size)
+
+
+def test_parameters_in_neurons_of_snntorch_are_no_slow_path():
+    """With a surrogate that keeps float64, which snnTorch's own do not."""
+    snn = pytest.importorskip("snntorch")
+    torch.manual_seed(0)
+    options = dict(spike_grad=networks.Spike.apply, init_hidden=True, learn_beta=True, learn_threshold=True)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3), snn.Leaky(beta=0.7, threshold=0.4, **options), nn.Flatten(), nn.Linear(27, 8),
+        snn.Synaptic(alpha=0.6, beta=torch.full((8,), 0.8), threshold=0.3, learn_alpha=True, **options),
+        nn.Linear(8, 8), snn.RLeaky(beta=0.8, threshold=0.3, all_to_all=False, V=0.5, **options), nn.Linear(8, 4),
+    )  # fmt: skip
+    model = from_snntorch(net).double().eval()
+    x, y = networks.examples(5, size=5, steps=3, classes=4)
+    result = fisher_trace(model, batches(x, y, 2, 3))
+    assert result.settings["looped_layers"] == []
+    rows = result.table.query("layer in ['net.1', 'net.4', 'net.6', 'net.6.recurrent']")
+    assert len(set(rows["layer"])) >= 3 and rows.query("timestep == 3")["trace"].min() > 0
+    assert_equals_loop(result, model, x, y)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (1, 5)])
+def test_a_parameter_of_the_network_itself_is_no_slow_path(shape):
+    """In a plain module, with any number of axes, beside a layer that is looped."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inward, self.outward = nn.Linear(6, 5), nn.Linear(5, 4)
+            self.leak, self.mixing = nn.Parameter(torch.full(shape, 0.7)), nn.Bilinear(5, 5, 5)
+
+        def forward(self, inputs):
+            v, logits = torch.zeros(len(inputs), 5, dtype=inputs.dtype), []
+            for x in inputs.unbind(1):
+                v = self.leak * v + self.inward(x)
+                logits.append(self.outward(self.mixing(v.tanh(), v)))
+            return torch.stack(logits)
+
+    torch.manual_seed(0)
+    model = Own().double()
+    x, y = torch.randn(5, 3, 6, dtype=torch.float64), torch.arange(5) % 4
+    result = fisher_trace(model, batches(x, y, 1, 4))
+    assert result.settings["looped_layers"] == ["mixing"]
+    found = traces(result)
+    for (name, t), values in oracles.fisher_traces(model, x, y).items():
+        assert found[name or "leak", t][0] == pytest.approx(sum(values) / 5, rel=1e-10, abs=1e-20), (name, t)
+
+
+@pytest.mark.parametrize("kind", ["shared by two nodes", "mixes examples", "read by its size"])
+def test_copies_are_right_or_not_believed(kind):
+    class Node(neuron.SimpleBaseNode):
+        def __init__(self, scale):
+            super().__init__(v_threshold=0.3, v_reset=0.0)
+            self.scale = scale
+
+        def neuronal_charge(self, x):
+            if kind == "mixes examples":  # two by two along all axes: two copies for two examples would fit as well
+                x = (x.reshape(-1, 2) * self.scale.reshape(-1)[:2]).view_as(x)
+            elif kind == "read by its size":
+                x = x * self.scale.sum() / self.scale.numel()
+            else:
+                x = x * self.scale
+            self.v = self.v + x
+
+    torch.manual_seed(0)
+    scale = nn.Parameter(torch.tensor([1.5, 0.8]) if kind == "mixes examples" else torch.tensor(1.5))
+    net = nn.Sequential(layer.Linear(6, 8), Node(scale), layer.Linear(8, 8), Node(scale), layer.Linear(8, 4))
+    model = from_spikingjelly(net).double()
+    x, y = torch.randn(5, 3, 6, dtype=torch.float64), torch.arange(5) % 4
+    result = fisher_trace(model, batches(x, y, 2, 3))
+    assert result.settings["looped_layers"] == ([] if kind == "shared by two nodes" else ["net.1"])
     assert_equals_loop(result, model, x, y)
 
 
@@ -184,9 +397,30 @@ def test_a_network_that_means_something_else_in_single_step_mode_is_not_unrolled
             return x + x.mean(0, keepdim=True)
 
     torch.manual_seed(0)
-    model = from_spikingjelly(nn.Sequential(layer.Linear(6, 8), networks.lif(v_threshold=0.2), Mixer(), layer.Linear(8, 3)))
+    model = from_spikingjelly(
+        nn.Sequential(layer.Linear(6, 8), networks.lif(v_threshold=0.2), Mixer(), layer.Linear(8, 3))
+    )
     model = model.double()
     x, y = torch.randn(4, 3, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    result = fisher_trace(model, [(x, y)])
+    assert not result.settings["one_graph_per_step"]
+    assert_equals_loop(result, model, x, y)
+
+
+def test_a_derived_node_that_overrides_one_step_mode_alone_is_not_unrolled():
+    """SpikingJelly's multi-step mode ignores the override, and the model's own logits are what counts."""
+
+    class Derived(neuron.LIFNode):
+        def single_step_functional_forward(self, inputs, states, **kwargs):
+            v = 0.6 * states[0] + inputs[0]
+            spikes = self.surrogate_function(v - self.v_threshold)
+            return (spikes,), (v - spikes, *states[1:])
+
+    torch.manual_seed(0)
+    model = from_spikingjelly(nn.Sequential(layer.Linear(6, 8), Derived(v_threshold=0.3), layer.Linear(8, 4))).double()
+    x, y = torch.randn(4, 3, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    nn.init.zeros_(model.net[0].bias)
+    x[0] = 0  # silent in both modes
     result = fisher_trace(model, [(x, y)])
     assert not result.settings["one_graph_per_step"]
     assert_equals_loop(result, model, x, y)
@@ -302,10 +536,42 @@ X, Y = networks.examples(4)
         (dict(group_size=5), r"group_size is 5 but there are only 4 examples; give at least one group\."),
         (dict(labels="guessed"), r"labels is 'guessed'; give one of 'true', 'sampled'\."),
         (dict(readout="last"), r"readout is 'last'; give one of 'prefix', 'instantaneous'\."),
-        (dict(params=lambda name: False), r"params selects no trainable parameter of the model; it has: net\.0\.weight"),
+        (
+            dict(params=lambda name: False),
+            r"params selects no trainable parameter of the model; it has: net\.0\.weight",
+        ),
         (dict(params="conv"), r"params is 'conv'; give None .* or a function"),
         (dict(batches=[]), r"batches is empty; give at least one batch"),
         (dict(batches=iter([(X, Y)])), r"batches is a one-shot iterator; give a list"),
+        (
+            dict(batches=[(X, Y + 5)]),
+            r"A batch has labels from 8 to 9, but the model has 5 classes; give labels from 0 to 4",
+        ),
+        (dict(batches=[(X, Y), (X, Y - 100)]), r"A batch has labels from -100 to -\d+, but the model has 5 classes"),
+        (
+            dict(batches=[(X, Y.float())]),
+            r"Batch 0 has labels of type torch\.float32; give class numbers of type torch",
+        ),
+        (
+            dict(batches=[(X, nn.functional.one_hot(Y))]),
+            r"Batch 0 has labels of shape \(4, \d\); give one class number",
+        ),
+        (
+            dict(batches=[(X, Y), (X[:, :3], Y)]),
+            r"The model returned 3 timesteps where it returned 5 before; give streams",
+        ),
+        (
+            dict(batches=[(X[:, :3], Y), (X, Y)]),
+            r"The model returned 5 timesteps where it returned 3 before; give streams",
+        ),
+        (
+            dict(batches=[(X.float(), Y)]),
+            r"weights are torch\.float64 but the inputs torch\.float32, .*give inputs\.to",
+        ),
+        (
+            dict(batches=[(X[:, 0], Y)]),
+            r"does not take inputs of shape \(2, 2, 8, 8\), read as streams .*give num_steps",
+        ),
         (dict(batches=[(X, Y[:2])]), r"Batch 0 has 4 inputs and 2 labels; give equally many"),
         (dict(batches=[(X, Y), (X[:0], Y[:0])]), r"Batch 1 has 0 inputs and 0 labels"),
         (dict(batches=[(X * math.nan, Y)]), r"Batch 0 contains NaN or infinite inputs"),

@@ -1,6 +1,5 @@
 """Values-only neurons and pools: the same bits as the originals, and the originals where gradients are wanted."""
 
-
 import networks
 import pytest
 import torch

@@ -443,7 +443,9 @@ def labels(ax):
 
 
 def notes(ax):
-    return [label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figure_style.is_note(handle)]
+    return [
+        label for handle, label in zip(*ax.get_legend_handles_labels(), strict=True) if figure_style.is_note(handle)
+    ]
 
 
 def test_lines_of_one_checkpoint():

@@ -1,5 +1,7 @@
 """The training neurons give SpikingJelly's spikes and gradients, all timesteps at once, in any layout."""
 
+from unittest import mock
+
 import networks
 import pytest
 import torch
@@ -34,16 +36,16 @@ def run(node, x, *, start=None, end_weight=0.0):
 
 def compare(node, x, **options):
     expected = run(node, x, **options)
-    with fast_training(node):
-        assert "forward" in node.__dict__
-        found = run(node, x, **options)
-    assert "forward" not in node.__dict__
     assert 0.02 < expected[0].nanmean() < 0.98
-    assert torch.equal(found[0], expected[0])
-    for mine, theirs in zip(found[1], expected[1], strict=True):
-        assert mine.dtype == theirs.dtype
-        assert (mine - theirs).abs().max() <= TOLERANCE[x.dtype] * theirs.abs().max()
-    return found
+    for compiling in (False, True):  # True: the form that torch.compile is given, here without it
+        with fast_training(node), mock.patch("torch.compiler.is_compiling", return_value=compiling):
+            assert "forward" in node.__dict__
+            found = run(node, x, **options)
+        assert "forward" not in node.__dict__
+        assert torch.equal(found[0], expected[0])
+        for mine, theirs in zip(found[1], expected[1], strict=True):
+            assert mine.dtype == theirs.dtype
+            assert (mine - theirs).abs().max() <= TOLERANCE[x.dtype] * theirs.abs().max()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -93,8 +95,10 @@ def test_channels_last_stays_channels_last():
         assert tensor.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("compiling", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_keeps_potentials_and_derivatives_in_float32(dtype):
+def test_half_precision_keeps_potentials_and_derivatives_in_float32(dtype, compiling, monkeypatch):
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiling)
     x, node = currents(6, 4, 500, dtype=dtype), make(1.7)
     expected = run(node, x.float())
     weights = currents(*x.shape, dtype=dtype, seed=1)

@@ -140,7 +140,9 @@ def test_penalty_gradient_scales_and_repeats(params):
     found = trt_penalty(params, 4, strength=0.1, decay=0.5, epsilon=1e-5)
     for gradient in torch.autograd.grad(found, weights, retain_graph=True):
         gradient.zero_()  # the receiver's own
-    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(torch.autograd.grad(found, weights), again, strict=True))
+    assert all(
+        torch.allclose(a, b, rtol=1e-12) for a, b in zip(torch.autograd.grad(found, weights), again, strict=True)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -48,7 +48,7 @@ RUNS = ["tet-seed0", "sdt-seed0", "tet-seed1", "sdt-seed1"]
 
 
 def do(text, folder, *, jobs=1, **where):
-    run_study(parse_recipe(text), "small", Where(folder, **where), jobs=jobs, say=lambda line: None)
+    run_study(parse_recipe(text), "small", Where(folder, **where), jobs=jobs)
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +336,7 @@ def begin(folder, at_write=None):
                 os.kill(os.getpid(), signal.SIGKILL)
         files.os.fsync = dying
     try:
-        study.run_study(recipe, "small", Where(Path(folder)), say=lambda line: None)
+        study.run_study(recipe, "small", Where(Path(folder)))
     except BaseException as error:
         print(repr(error), flush=True)
         os._exit(1)

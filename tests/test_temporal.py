@@ -1,6 +1,9 @@
 """The temporal contract: what is accepted, what each broken promise is told, and that probing leaves no trace."""
 
+import random
+
 import networks
+import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import base, functional, layer, neuron
@@ -42,6 +45,20 @@ BROKEN = {
         lambda m, z, x: z + torch.randn_like(z),
         r"depend on the random state even in eval mode; remove the noise",
     ),
+    "noise of numpy": (
+        lambda m, z, x: z + torch.from_numpy(np.random.rand(*z.shape)).to(z),  # noqa: NPY002
+        r"depend on the random state even in eval mode; remove the noise \(of a Poisson encoder, say\)",
+    ),
+    "noise of python": (lambda m, z, x: z * random.random(), r"depend on the random state even in eval mode"),
+    "other T": (
+        lambda m, z, x: z[: 1 + m.calls % 3],
+        r"returned \d timesteps, and \d when called again on the same inp",
+    ),
+    "no time": (
+        lambda m, z, x: z.sum(0),
+        r"returned shape \(5, 4\); .* for each timestep and example, before any mean",
+    ),
+    "no classes": (lambda m, z, x: z.sum(2), r"returned shape \(3, 5\); a temporal model returns logits \(T, N, C\)"),
     "detached": (lambda m, z, x: z.detach(), r"No gradient reaches any trainable parameter from the logits"),
     "hard": (lambda m, z, x: (z > 0).float(), r"No gradient reaches any trainable parameter from the logits"),
 }
@@ -52,6 +69,84 @@ def test_each_broken_promise_has_its_sentence(broken):
     change, sentence = BROKEN[broken]
     with pytest.raises(ValueError, match=sentence):
         check_temporal(Model(change), X)
+
+
+class Poisson(nn.Module):
+    """An encoder that draws spikes anew at each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = Model()
+
+    def forward(self, x):
+        return self.body(torch.bernoulli(x.sigmoid()))
+
+
+def test_an_encoder_that_draws_anew_is_noise_and_one_that_seeds_itself_is_not():
+    model = Poisson()
+    with pytest.raises(
+        ValueError, match=r"depend on the random state .*Poisson encoder, say.*that forward seeds itself"
+    ):
+        check_temporal(model, X)
+    drawn = lambda x: torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0))  # noqa: E731
+    model.forward = lambda x: model.body((x.sigmoid() > drawn(x)).to(x))
+    assert check_temporal(model, X) == 3
+
+
+class Insisting(nn.Module):
+    """Calls self.train() in its own forward."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.inner = Norm(part)
+
+    def forward(self, x):
+        return self.train().inner(x)
+
+
+def test_a_network_that_puts_itself_in_training_mode():
+    with pytest.raises(
+        ValueError, match=r"batch norm 'inner\.norm' uses the statistics of the batch; let it use running"
+    ):
+        check_temporal(Insisting(nn.BatchNorm1d(8)), X)
+    with pytest.raises(
+        ValueError, match=r"random state even in eval mode; let 'inner\.norm', which is in training mode"
+    ):
+        check_temporal(Insisting(nn.Dropout(0.5)), X)
+    before = snapshot(model := Insisting(nn.BatchNorm1d(8)).eval())
+    with pytest.raises(ValueError, match="depend on the other examples"):
+        check_temporal(model, X)
+    assert same(before, snapshot(model))
+    assert check_temporal(Insisting(nn.LayerNorm(8)), X) == 3
+
+
+def test_inputs_that_the_network_does_not_take():
+    with pytest.raises(
+        ValueError, match=r"weights are torch\.float32 but the inputs torch\.float64, .*give inputs\.to"
+    ):
+        check_temporal(Model(), X.double())
+    with pytest.raises(
+        ValueError, match=r"weights are torch\.float32 but the inputs torch\.int64, .*inputs\.to\(torch\.fl"
+    ):
+        check_temporal(Model(), X.long())
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):  # nothing to add to what torch says
+        check_temporal(Model(), X[..., :5])
+    assert check_temporal(Model(lambda m, z, x: z), X) == 3
+    converting = Model()
+    converting.forward = lambda x: Model.forward(converting, x.float())
+    assert check_temporal(converting, X.double()) == check_temporal(converting, X.long()) == 3
+    net = nn.Sequential(layer.Conv2d(2, 3, 3), neuron.IFNode(), layer.Flatten(), layer.Linear(3, 4))
+    streams, images = torch.rand(3, 4, 2, 3, 3), torch.rand(3, 2, 3, 3)
+    for model, wrong, fix in (
+        (from_spikingjelly(net), images, r"read as streams .*for static images give num_steps"),
+        (
+            from_spikingjelly(net, 4),
+            streams,
+            r"read as images \(N, \.\.\.\), shown 4 times .*for streams give num_steps=None",
+        ),
+    ):
+        with pytest.raises(ValueError, match=rf"The network does not take inputs of shape .*{fix}"):
+            check_temporal(model, wrong)
 
 
 def test_swapped_axes_are_seen_when_n_equals_t():
@@ -343,14 +438,30 @@ def test_spiking_layers_by_name():
     assert list(spiking_layers(model)) == ["net.2", "net.6", "net.10"]
 
 
+class Itself:
+    """Equal to the same object only."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __eq__(self, other):
+        return self.thing is other.thing
+
+
 def snapshot(model):
+    """All that a probe must leave as it was."""
     state = {k: v.detach().clone() for k, v in (*model.state_dict().items(), *model.named_buffers())}
     attributes = [{k: v.clone() for k, v in vars(m).items() if isinstance(v, torch.Tensor)} for m in model.modules()]
     flags = [(m.training, getattr(m, "step_mode", None)) for m in model.modules()]
     grads = [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
     memories = [dict(m._memories) for m in model.modules() if hasattr(m, "_memories")]
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
-    return state, flags, grads, memories, hooks, attributes, torch.get_rng_state()
+    hooks = [{k: len(v) for k, v in vars(m).items() if k.endswith("_hooks")} for m in model.modules()]
+    names = [[list(vars(m)), list(m._parameters), list(m._buffers), list(m._modules)] for m in model.modules()]
+    objects = [Itself(thing) for p in model.parameters() for thing in (p, p.grad)]
+    lists = [[list(map(Itself, v)) for v in vars(m).values() if isinstance(v, list)] for m in model.modules()]
+    numbers = [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str)} for m in model.modules()]
+    chance = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    return state, flags, grads, memories, hooks, attributes, names, objects, lists, numbers, chance
 
 
 def same(a, b):
@@ -388,14 +499,21 @@ def test_probing_restores_everything_also_after_an_exception():
 
 
 class Remembering(nn.Module):
-    """States as a network written by hand keeps them: an attribute, a buffer, and one made at the first call."""
+    """States as a network written by hand keeps them: attributes, also changed in place, a list, a number, a buffer, a
+    hook, and one made at the first call."""
 
     def __init__(self):
         super().__init__()
-        self.linear, self.potential = nn.Linear(6, 4), torch.zeros(4)
+        self.linear, self.potential, self.fixed = nn.Linear(6, 4), torch.zeros(4), torch.ones(4)
         self.register_buffer("trace", torch.zeros(4), persistent=False)
 
+        self.seen, self.calls = [], 0
+
     def forward(self, x):
+        self.calls += 1
+        self.seen.append(self.calls)
+        self.fixed *= 2
+        self.register_forward_hook(lambda module, args, result: None)
         self.potential = self.made = self.linear(x).sum((0, 1))
         self.trace = self.potential * 2
         self.trace += 1
@@ -411,6 +529,15 @@ def test_probing_restores_states_of_every_kind():
         trace.add_(1)
     assert same(before, snapshot(model)) and model.trace is trace
     assert not hasattr(model, "made") and not hasattr(model, "late")
+
+
+def test_probing_restores_the_random_states_of_numpy_and_python_too():
+    model = Model()
+    before = snapshot(model)
+    with probing(model):
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+        random.random(), np.random.rand(3), torch.rand(3)  # noqa: NPY002
+    assert same(before, snapshot(model))
 
 
 def test_probing_takes_gradients_inside_no_grad():

@@ -172,3 +172,13 @@ def test_what_is_not_there_is_one_sentence_and_makes_no_run(tmp_path, monkeypatc
     found = failed("train", *options.split(), "--epochs", 1, "--out", tmp_path / "run", status=1)
     assert said in found
     assert not (tmp_path / "run").exists()
+
+
+def test_presets_as_json():
+    found = json.loads(run("presets", "--json").stdout)
+    assert list(found) == list(PRESETS)
+    for name, entry in PRESETS.items():
+        config = RunConfig.from_dict(entry.options).to_dict()
+        assert found[name] == {
+            "config": json.loads(json.dumps(config)), "source": entry.source, "published": entry.published
+        }  # fmt: skip

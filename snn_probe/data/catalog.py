@@ -19,7 +19,7 @@ class DatasetInfo:
     """
 
     name: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     temporal: bool
     classes: tuple[str, ...]

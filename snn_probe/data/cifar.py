@@ -11,7 +11,7 @@ import pickletools
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,7 +98,9 @@ class _Array:
     """Stands for an array while a batch is read: numpy sees its bytes when their number is known to fit its shape."""
 
     def __init__(self, *_: Any):
-        self.shape, self.content, self.order = (0,), b"", "C"
+        self.shape: tuple[int, ...] = (0,)
+        self.content: bytes | str = b""
+        self.order: Literal["C", "F"] = "C"
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, columns_first, content = state

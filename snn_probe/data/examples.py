@@ -36,7 +36,8 @@ class Normalization:
 class Examples(Protocol):
     """What every split offers; `Split` says what each does."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
@@ -85,14 +86,13 @@ class Split:
         """
         device = torch.device(device)
         stored = self._on(device)
-        augmentation = self.augmentation if augment_seed is not None else None
-        table = None
-        if augmentation is not None:
+        augmentation, table = self.augmentation, None
+        if augmentation is not None and augment_seed is not None:
             table = draws(len(self), augmentation.num_draws, augment_seed).to(device)
         for indices in order:
             inputs = stored[indices.to(stored.device)].to(device)
             inputs = inputs if inputs.dtype == torch.uint8 else inputs.float()  # float16 is slow on the CPU
-            if table is not None:
+            if augmentation is not None and table is not None:
                 inputs = augmentation(inputs, table[indices.to(device)])
             yield self._finished(inputs), self.labels[indices].to(device)
 

@@ -91,10 +91,12 @@ def split_folders(folder: Path, *, imagenet: bool) -> dict[str, Path]:
     return {"train": train, "validation": val if val.is_dir() else train, "test": test}
 
 
-def split_files(folder: Path, split: str, classes: Sequence[str], *, imagenet: bool) -> tuple[list[str], np.ndarray]:
-    """Image files of a split and their labels (N,) int64, in turn over the classes; label k is `classes[k]`."""
+def split_files(
+    folder: Path, split: str, classes: Sequence[str], *, imagenet: bool, extensions: tuple[str, ...] = EXTENSIONS
+) -> tuple[list[str], np.ndarray]:
+    """Image files (by their `extensions`) of a split and their labels (N,) int64, in turn over the classes; label k is `classes[k]`."""
     places = split_folders(folder, imagenet=imagenet)
-    files, labels = labelled_files(places[split], classes)
+    files, labels = labelled_files(places[split], classes, extensions)
     if split == "test" or places["validation"] != places["train"]:
         order = balanced(labels)
     else:
@@ -107,7 +109,9 @@ def split_files(folder: Path, split: str, classes: Sequence[str], *, imagenet: b
     return [files[k] for k in order], labels[order]
 
 
-def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def labelled_files(
+    folder: Path, classes: Sequence[str], extensions: tuple[str, ...] = EXTENSIONS
+) -> tuple[list[str], np.ndarray]:
     """All image files below the class folders, sorted within each; folders of other classes are passed over.
 
     Raises ValueError where `folder` has none of the classes.
@@ -120,18 +124,18 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[str], np.
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images(folder / name) if name in present else []
+        found = _images(folder / name, extensions) if name in present else []
         files += found
         labels += [label] * len(found)
     return files, np.array(labels, dtype=np.int64)
 
 
-def _images(folder: Path) -> list[str]:
+def _images(folder: Path, extensions: tuple[str, ...]) -> list[str]:
     return [
         os.path.join(place, name)
         for place, _, names in sorted(os.walk(folder))
         for name in sorted(names)
-        if name.lower().endswith(EXTENSIONS)
+        if name.lower().endswith(extensions)
     ]
 
 

@@ -82,7 +82,7 @@ def random_crop(width: int, height: int, rng: np.random.RandomState) -> View:
     mirrored = bool(rng.randint(2))
     for _ in range(ATTEMPTS):
         area = width * height * rng.uniform(*AREA)
-        aspect = math.exp(rng.uniform(*map(math.log, ASPECT)))
+        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.randint(width - w + 1), rng.randint(height - h + 1)

@@ -18,7 +18,7 @@ class Found:
 
     info: DatasetInfo
     place: str | None = None
-    counts: tuple[int, int, int] | None = None
+    counts: tuple[int, ...] | None = None
     num_bytes: int = 0
     problem: str | None = None
 

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,14 +87,14 @@ def labels(name: str, split: str, root: str | os.PathLike[str]) -> torch.Tensor:
     return torch.tensor([recording.label for recording in chosen], dtype=torch.int64)
 
 
-def found(name: str, root: str | os.PathLike[str]) -> dict[str, object]:
+def found(name: str, root: str | os.PathLike[str]) -> dict[str, Any]:
     """What is there of a data set, without reading events: for a listing, so nothing missing is an error.
 
     Keys: `folder` and `form` (None if nothing is there), `recordings` and `bytes` found, `published` (how many
     recordings the complete set has), and `problem`, a sentence or None.
     """
     event_set = _checked(name, "train")
-    report: dict[str, object] = {
+    report: dict[str, Any] = {
         "folder": None,
         "form": None,
         "recordings": 0,
@@ -139,7 +140,8 @@ def _events(
     event_set: EventSet, listing: recordings.Listing, chosen: tuple[Recording, ...], label: str
 ) -> Iterator[tuple[int, Events]]:
     """(index, events) of every recording, in the order of the files, so that each file is read once."""
-    last, events = None, None
+    last: Path | None = None
+    events: Any = None
     order = sorted(range(len(chosen)), key=lambda index: (str(chosen[index].path), chosen[index].start or 0))
     for index in Progress(order, label):
         one = chosen[index]

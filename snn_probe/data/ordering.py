@@ -10,7 +10,7 @@ SPLIT_SEED = 0
 VALIDATION_SHARE = 0.1  # of the examples of each class in train
 
 
-def in_turn(lists: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def in_turn(lists: Sequence[Sequence[int] | np.ndarray]) -> tuple[int, ...]:
     """The first of every list, then the second of every list, and so on; a list that is used up is passed over."""
     longest = max((len(members) for members in lists), default=0)
     return tuple(int(members[turn]) for turn in range(longest) for members in lists if turn < len(members))

@@ -59,7 +59,7 @@ def listing(event_set: EventSet, root: str | os.PathLike[str]) -> Listing:
     elif layout.trials:
         train, test = (_by_trial(event_set, base, part) for part in ("train", "test"))
     else:
-        train, test = (_by_class(event_set, layout, base / part) for part in layout.parts)
+        train, test = (_by_class(event_set, layout, base / part) for part in layout.parts or ())
     flat = [recording for recordings in train for recording in recordings]
     parts = cut(np.array([recording.label for recording in flat]))
     found = {split: tuple(flat[index] for index in indices) for split, indices in parts.items()}

@@ -113,7 +113,12 @@ def load_folder(info: DatasetInfo, split: str, folder: Path, num_examples: int |
 def load_events(info: DatasetInfo, split: str, root: Path, num_steps: int, download: bool) -> Split:
     """One of the recorded event sets, as frames."""
     frames, labels = neuromorphic.read(
-        info.name, split, num_steps=num_steps, root=root, download=download, frame_size=info.input_shape[1:]
+        info.name,
+        split,
+        num_steps=num_steps,
+        root=root,
+        download=download,
+        frame_size=(info.input_shape[1], info.input_shape[2]),
     )
     return Split(frames, labels, augmentation=event_augmentation(info.name, info.input_shape[-1]))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,13 +51,14 @@ class StreamSplit:
         With `augment_seed` the inputs are augmented; what happens to example i depends only on that seed and i.
         """
         order, device = list(order), torch.device(device)
-        augmentation = self.augmentation if augment_seed is not None else None
-        table = None if augmentation is None else draws(len(self), augmentation.num_draws, augment_seed)
+        augmentation, table = self.augmentation, None
+        if augmentation is not None and augment_seed is not None:
+            table = draws(len(self), augmentation.num_draws, augment_seed)
         crop_seed = augment_seed if self.resized_crop else None
         decoded = self.decoded(order, crop_seed=crop_seed, pinned=device.type == "cuda")
         for indices, pixels in zip(order, decoded, strict=True):
             inputs = pixels.to(device, non_blocking=True)
-            if table is not None:
+            if augmentation is not None and table is not None:
                 inputs = augmentation(inputs, table[indices].to(device))
             yield self.normalization(inputs), self.labels[indices].to(device)
 
@@ -70,8 +72,9 @@ class StreamSplit:
         """The uint8 images (N, 3, size, size) of each tensor of numbers in `order`."""
         from torch.utils.data import DataLoader  # late: torch's loader is of use to large sets alone
 
-        loader = DataLoader(
-            _Decoder(self.files, self.size, order, crop_seed),
+        decoder: Any = _Decoder(self.files, self.size, order, crop_seed)  # all that a loader needs of a Dataset
+        loader: DataLoader[Tensor] = DataLoader(
+            decoder,
             batch_size=None,  # an item is a batch already
             num_workers=min(_cores(), len(order)) if len(order) > 1 else 0,
             pin_memory=pinned,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ def spiking_activity(model: nn.Module, batches: Batches) -> Result:
     with together(), probing(model):
         if not spiking_layers(model):
             raise ValueError(
-                "The model has no spiking layers (modules with a surrogate_function or spike_grad) to count."
+                "The model has no spiking layers (modules with a surrogate_function or spike_grad), so spiking_activity "
+                "has nothing to count; put its spike function into a module under one of these names."
             )
         stream = on_device(batches, device_of(model))
         first = next(stream)
@@ -110,6 +112,10 @@ class _Counter:
             self.sums += found
         self.calls += 1
 
+    def hook(self, module: nn.Module, args: Any, result: Any) -> None:
+        """A forward hook that counts the call."""
+        raise NotImplementedError
+
     def pool(self) -> None:
         """Add what the other processes counted."""
         self.sums = pooled(self.sums)
@@ -156,7 +162,7 @@ class _Synapses(_Counter):
         return (x != 0).sum((1, 2)).flatten(1).double() @ self.fan_outs[space]
 
 
-def _fan_out(module: nn.Module, space: tuple[int, ...]) -> Tensor:
+def _fan_out(module: Any, space: tuple[int, ...]) -> Tensor:
     """How many outputs each position of an input channel of a convolution reaches, in the shape ``space``.
 
     The input gradient of the same convolution with one channel and a kernel of ones, times the output channels that an
@@ -179,7 +185,9 @@ def _counters(model: nn.Module, inputs: Tensor, num_steps: int) -> dict[str, _Co
     found = placements(model, layers, inputs, num_steps)
     if not spiking.keys() & found.keys():
         raise ValueError("None of the model's spiking layers is used in its forward; there is no activity to count.")
-    counters = {n: (_Spikes if n in spiking else _Synapses)(n, layers[n], placement) for n, placement in found.items()}
+    counters: dict[str, _Counter] = {
+        n: (_Spikes if n in spiking else _Synapses)(n, layers[n], placement) for n, placement in found.items()
+    }
     earliest = next(iter(counters.values()))
     earliest.analog = isinstance(earliest, _Synapses)
     return counters

@@ -20,6 +20,16 @@ def check_whole(name: str, value: int, *, low: int) -> None:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
 
 
+def check_labels(what: str, labels: Tensor, classes: int) -> None:
+    """ValueError unless ``labels`` are from 0 to ``classes`` - 1; ``what`` has them."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{what} has labels from {low} to {high}, but the model has {classes} classes; "
+            f"give labels from 0 to {classes - 1}."
+        )
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter (or buffer); the CPU if it has neither."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -32,10 +42,23 @@ def on_device(batches: Batches, device: torch.device) -> Iterator[tuple[Tensor, 
     if iter(batches) is batches:
         raise ValueError("batches is a one-shot iterator; give a list or another object that can be iterated again.")
     count = 0
-    for inputs, labels in batches:
+    for pair in batches:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, Tensor) for x in pair)):
+            raise ValueError(
+                f"Batch {count} is no pair of tensors; give a list of (inputs, labels) or a DataLoader that gives them."
+            )
+        inputs, labels = pair
         if len(inputs) == 0 or len(inputs) != len(labels):
             raise ValueError(
                 f"Batch {count} has {len(inputs)} inputs and {len(labels)} labels; give equally many, at least one."
+            )
+        if labels.dtype != torch.int64:
+            raise ValueError(
+                f"Batch {count} has labels of type {labels.dtype}; give class numbers of type torch.int64."
+            )
+        if labels.ndim != 1:
+            raise ValueError(
+                f"Batch {count} has labels of shape {tuple(labels.shape)}; give one class number each, (N,)."
             )
         if inputs.is_floating_point() and not inputs.isfinite().all():
             raise ValueError(f"Batch {count} contains NaN or infinite inputs; clean the data before probing.")

@@ -114,7 +114,7 @@ def pca_plane(checkpoints: Sequence[Direction]) -> Plane:
     signs = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True)).sign().squeeze(0)
     coordinates = coordinates * signs
     mixing = vectors[:, :2] * signs / lengths  # direction k = sum_i mixing[i, k] D_i
-    directions = ({}, {})
+    directions: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     for name, p in last.items():
         both = mixing.T @ _differences(states, name)
         for k, direction in enumerate(directions):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,19 +17,22 @@ HELD_BYTES = 2**31  # examples of up to this size stay on the model's device; mo
 class Examples:
     """Batches for many passes: checked once and, if they are small enough, kept on the device.
 
-    ``first`` holds two inputs, ``count`` the number of examples, ``sha256`` tells them apart from others, however they
-    are split into batches. Where processes share the work these three are of all examples; iterating gives, and the
+    ``first`` holds two inputs, ``extremes`` the least and greatest label, ``count`` the number of examples, ``sha256`` tells them apart from others, however they
+    are split into batches. Where processes share the work these four are of all examples; iterating gives, and the
     device keeps, this process's batches. Raises ValueError for batches that break their contract.
     """
 
     def __init__(self, batches: Batches, device: torch.device):
         self.batches, self.device = batches, device
         self.held: list[tuple[Tensor, Tensor]] | None = []
-        self.first, self.count = None, 0
+        self.first: Any = None  # inputs of two examples
+        self.count = 0
+        extremes = []
         size, hashes = 0, (hashlib.sha256(), hashlib.sha256())
         for number, pair in enumerate(on_device(batches, device)):
             self.first = pair[0][:2] if self.first is None else self.first
             self.count += len(pair[1])
+            extremes += [pair[1].min(), pair[1].max()]
             for tensor, sha256 in zip(pair, hashes, strict=True):
                 sha256.update(_bytes(tensor))
             if members() > 1 and number % members() != rank():
@@ -38,6 +42,7 @@ class Examples:
                 self.held = None
             elif self.held is not None:
                 self.held.append(pair)
+        self.extremes = torch.stack(extremes).aminmax()
         self.sha256 = hashlib.sha256(b"".join(sha256.digest() for sha256 in hashes)).hexdigest()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,4 +59,4 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import pandas as pd
 import torch
@@ -114,8 +115,9 @@ def _chosen(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
     if layers is None:
         if not spiking:
             raise ValueError(
-                "The model has no spiking layers (modules with a surrogate_function or spike_grad); give layers=[...], "
-                "the names of modules whose first input is the current."
+                "The model has no spiking layers (modules with a surrogate_function or spike_grad) for "
+                "temporal_gradient_norms to look at; give layers=[...], the names of modules whose first input is the "
+                "current."
             )
         return spiking
     modules = dict(model.named_modules())
@@ -137,7 +139,7 @@ def _check_mean(
     """ValueError unless the objective of several examples is the mean of the objectives of each."""
     with torch.no_grad():
         logits = model(inputs)
-    check_logits(logits, len(logits))
+    check_logits(logits, len(logits), labels)
     logits, labels = logits.repeat(1, 2, 1), labels.repeat(2)
 
     def gradient(n: int) -> Tensor:
@@ -270,14 +272,14 @@ def _add(model, objective: Objective, params, layers: list[_Layer], inputs: Tens
     """Add one batch to the layers' sums."""
     with _recorded(layers):
         logits = model(inputs)
-    check_logits(logits, num_steps)
+    check_logits(logits, num_steps, labels)
     loss = objective(logits, labels, params) * len(labels)
     calls = [call for layer in layers for call in layer.calls]
     edges = [edge for call in calls for edge in (call.d_current, call.d_spikes) if edge is not None]
     found = list(torch.autograd.grad(loss, edges, allow_unused=True) if edges else ())
     found.reverse()
 
-    def gradient(edge: GradientEdge | None, like: Tensor) -> Tensor:
+    def gradient(edge: GradientEdge | None, like: Any) -> Tensor:
         known = found.pop() if edge is not None else None
         return torch.zeros_like(like) if known is None else known
 

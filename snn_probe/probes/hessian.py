@@ -17,17 +17,11 @@ from torch import Tensor, nn
 from snn_probe.distributed import together
 from snn_probe.parameters import Predicate, trainable, unflatten
 from snn_probe.probes import record
-from snn_probe.probes.batching import check_choice, check_whole, device_of, on_device
+from snn_probe.probes.batching import check_choice, check_labels, check_whole, device_of, on_device
 from snn_probe.probes.lanczos import Eigenpairs, quadrature, top_eigenpairs
-from snn_probe.probes.operator import (
-    FORWARDS,
-    OPERATORS,
-    CurvatureOperator,
-    asymmetry,
-    spikes_as,
-    warn_of_flat_surrogates,
-)
+from snn_probe.probes.operator import FORWARDS, OPERATORS, CurvatureOperator, asymmetry, spikes_as
 from snn_probe.probes.second_order import second_order
+from snn_probe.probes.surrogates import check_twice_differentiable, warn_of_flat_surrogates
 from snn_probe.results import Result
 from snn_probe.temporal import Batches, check_temporal, probing
 
@@ -208,6 +202,7 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
             _check_labels(model, held)
         with spikes_as(model, forward), second_order(model):
             with together():
+                check_twice_differentiable(model)
                 flat = warn_of_flat_surrogates(model) if operator == "hessian" else []
                 curvature = CurvatureOperator(model, held, objective, chosen, operator=operator)
             settings = {
@@ -230,14 +225,7 @@ def _check_labels(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Non
     with torch.no_grad():
         classes = model(batches[0][0][:1]).shape[-1]
     for i, (_, labels) in enumerate(batches):
-        if labels.dtype != torch.int64:
-            raise ValueError(f"Batch {i} has labels of type {labels.dtype}; give class numbers of type torch.int64.")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"Batch {i} has labels from {low} to {high}, but the model has {classes} classes; "
-                f"give labels from 0 to {classes - 1}."
-            )
+        check_labels(f"Batch {i}", labels, classes)
 
 
 def _gaussian(curvature: CurvatureOperator, seed: int) -> Tensor:

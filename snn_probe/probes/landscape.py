@@ -17,7 +17,7 @@ from snn_probe.distributed import gathered, leads, together
 from snn_probe.forward_only import values_only
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
-from snn_probe.probes.batching import check_whole, device_of
+from snn_probe.probes.batching import check_labels, check_whole, device_of
 from snn_probe.probes.directions import Direction
 from snn_probe.probes.examples import Examples, digest
 from snn_probe.probes.moved import MovedWeights
@@ -88,6 +88,8 @@ def loss_slice(
                 "num_examples": examples.count,
                 "num_steps": check_temporal(model, examples.first),
             }
+            with torch.no_grad():
+                check_labels("A batch", torch.stack(examples.extremes), model(examples.first).shape[-1])
             measured = _measured(resume, settings)
         found, seconds_before = gathered(measured)[0]
 

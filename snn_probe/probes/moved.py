@@ -19,6 +19,7 @@ class MovedWeights:
     def __init__(self, model: nn.Module, chosen: Direction, given, *, plane: bool, seed: int):
         self.tensors = {n: t.detach() for n, t in [*model.named_parameters(), *model.named_buffers()]}
         self.random = given is None
+        directions: list[Direction]
         if self.random:
             drawn = (random_direction(chosen, seed=seed, index=i) for i in range(1 + plane))
             directions = [filter_normalized(direction, chosen) for direction in drawn]
@@ -56,7 +57,7 @@ def _listed(given, plane: bool) -> list[Direction]:
     return listed[: 1 + plane]
 
 
-def _finite(what: str, direction: dict[str, Tensor], random: bool) -> dict[str, Tensor]:
+def _finite(what: str, direction: Direction, random: bool) -> dict[str, Tensor]:
     """The tensors of a direction that are not zero."""
     if bad := [name for name, d in direction.items() if not d.isfinite().all()]:
         if random:  # scaled by the weights' norms

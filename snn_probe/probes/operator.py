@@ -18,7 +18,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,7 @@ class CurvatureOperator:
         allowed = _MEMORY_SHARE * _free_bytes(self.zeros().device) / _neighbours(self.zeros().device)
         self.bytes_per_example = self._measured(*batches[0])
         self.kept = self.bytes_per_example * self.count / members() < allowed
+        self._check_symmetric(*(tensor[:2] for tensor in batches[0]))
         largest = max(len(labels) for _, labels in batches)
         self.examples_at_once = largest if self.kept else min(largest, max(1, int(allowed / self.bytes_per_example)))
         self.pieces = [
@@ -89,7 +91,7 @@ class CurvatureOperator:
 
         Where processes share the work the first alone calls ``work``, the others add their parts of each product.
         """
-        found = None
+        found: Any = None
         with together():
             if leads():
                 try:
@@ -191,10 +193,17 @@ class CurvatureOperator:
         filled = [torch.zeros_like(p) if g is None else g.detach() for g, p in zip(pieces, self._leaves, strict=True)]
         return flatten(dict(zip(self.params, filled, strict=True)))
 
+    def _check_symmetric(self, inputs: Tensor, labels: Tensor) -> None:
+        """Warn if on these few examples A v . A v is not v . A (A v)."""
+        graph = self._graph(inputs, labels)
+        v = torch.randn(self.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(self.zeros())
+        product = graph(v)
+        _warn_of_asymmetry(product, v, product, graph(product))
+
     def _measured(self, inputs: Tensor, labels: Tensor) -> float:
         """Bytes that the graph of one more example holds, from the graphs of two and of a few."""
         two, few = (min(n, len(labels)) for n in (2, _FEW))  # one alone is laid out in memory in another way
-        held = [_held_bytes(lambda n=n: self._graph(inputs[:n], labels[:n])) for n in (two, few)]
+        held = [_held_bytes(partial(self._graph, inputs[:n], labels[:n])) for n in (two, few)]
         return max(1.0, held[1] / few if two == few else (held[1] - held[0]) / (few - two))
 
 
@@ -240,7 +249,7 @@ def _neighbours(device: torch.device) -> int:
 @contextmanager
 def spikes_as(model: nn.Module, forward: str) -> Iterator[None]:
     """ "spiking" leaves the model as it is; "relaxed" lets its surrogates return their primitive instead of spikes."""
-    surrogates = [
+    surrogates: list[Any] = [
         layer.surrogate_function for layer in spiking_layers(model).values() if hasattr(layer, "surrogate_function")
     ]
     if forward == "relaxed":
@@ -260,36 +269,20 @@ def spikes_as(model: nn.Module, forward: str) -> Iterator[None]:
                 surrogate.spiking = spiking
 
 
-def warn_of_flat_surrogates(model: nn.Module) -> list[str]:
-    """Names of spiking layers whose surrogate has no second derivative; warns if there are any."""
-    flat = []
-    for name, layer in spiking_layers(model).items():
-        surrogate = getattr(layer, "surrogate_function", None)
-        if surrogate is None:
-            continue
-        x = torch.linspace(-2.03, 1.97, 401, dtype=torch.float64, requires_grad=True)
-        (slope,) = torch.autograd.grad(surrogate(x).sum(), x, create_graph=True)
-        bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros(1)
-        if not bend.any():
-            flat.append(name)
-    if flat:
-        warnings.warn(
-            f"The surrogate gradient of {', '.join(flat)} has no second derivative, so the Hessian has degenerated to "
-            "a Gauss-Newton-like term there; use ATan, Sigmoid or PiecewiseQuadratic, or read it as such.",
-            stacklevel=3,
-        )
-    return flat
-
-
 def asymmetry(operator: CurvatureOperator, u: Tensor, v: Tensor, product: Tensor) -> float:
     """|u.(Av) - v.(Au)| over the larger of |Au||v| and |Av||u|; ``product`` is Av. Warns when it is not small."""
-    other = operator @ u
+    return _warn_of_asymmetry(u, v, product, operator @ u)
+
+
+def _warn_of_asymmetry(u: Tensor, v: Tensor, product: Tensor, other: Tensor) -> float:
+    """``product`` is Av, ``other`` Au."""
     scale = max(float(other.norm() * v.norm()), float(product.norm() * u.norm()), torch.finfo(v.dtype).tiny)
     found = abs(float(u @ product) - float(v @ other)) / scale
     if found > _SYMMETRY:
         warnings.warn(
             f"The curvature operator is not symmetric (relative asymmetry {found:.1e}): a surrogate's second "
-            "derivative is wrong or the model is not deterministic, so eigenvalues mean nothing.",
-            stacklevel=3,
+            "derivative is wrong or missing (once_differentiable) or the model is not deterministic, so its eigenvalues, "
+            "trace and density mean nothing.",
+            stacklevel=4,
         )
     return found

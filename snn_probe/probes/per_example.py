@@ -5,23 +5,25 @@ layer's own uses: timesteps and positions. Because examples do not influence eac
 loss holds every example's g. So a batch needs one backward pass for the g of all layers; each layer's per-example
 gradient is formed, squared and dropped, never kept for the whole network.
 
-Exact for Linear, Conv1d/2d/3d and BatchNorm (eval); ``recorded`` takes what it knows, the caller loops over the rest.
+Exact for Linear, Conv1d/2d/3d, BatchNorm (eval), LayerNorm and GroupNorm; ``supported`` says which, the caller takes
+the rest another way.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-LINEAR = (nn.Linear,)
-CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from snn_probe.probes.layouts import BATCH_NORM, CONV, GROUP_NORM, LAYER_NORM, LINEAR, by_example, settled
 
-LAYOUTS = ("TN", "1N", "T*N", "N*T", "N")  # two axes, merged time first, merged examples first, examples alone
+NORM = (*BATCH_NORM, *LAYER_NORM, *GROUP_NORM)
 
 _BLOCK = (
     1 << 17
@@ -33,12 +35,18 @@ class Layer:
     """One module and what the forward pass left for it: per use, its input and the place of its output in the graph."""
 
     name: str
-    module: nn.Module
+    module: Any  # an nn.Module, whose attributes torch declares as Tensor or Module
     selected: frozenset[str]  # of its own parameters, by local name
     inputs: list[Tensor] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     edges: list[GradientEdge] = field(default_factory=list)
-    layout: str = ""  # how its uses order time and examples, one of LAYOUTS; found by settle_layout
+    layout: str = ""  # how its uses order time and examples, one of LAYOUTS
+    event: int = 0  # how many of the last axes are one event's: channels and space
+
+    def settle(self, gradients: tuple[Tensor | None, ...], *, num_steps: int, num_examples: int) -> None:
+        """Find layout and event, from output gradients of a loss of the first example alone (see ``settled``)."""
+        found = settled(self.name, self.module, gradients, num_steps=num_steps, num_examples=num_examples)
+        self.layout, self.event = found
 
     def clear(self) -> None:
         for kept in (self.inputs, self.versions, self.edges):
@@ -63,8 +71,8 @@ def supported(module: nn.Module, names: list[str], model: nn.Module) -> bool:
     if any(user is not module for user in users):
         return False  # a tied parameter: its gradient is a sum over modules
     if isinstance(module, CONV):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return not isinstance(module, NORM) or module.running_mean is not None
+        return module.padding_mode == "zeros" and _padding(module) is not None
+    return not isinstance(module, BATCH_NORM) or module.running_mean is not None
 
 
 def _known_types() -> set[type]:
@@ -72,7 +80,17 @@ def _known_types() -> set[type]:
     from spikingjelly.activation_based import layer
 
     plain = (*LINEAR, *CONV, *NORM)
-    return {*plain, *(getattr(layer, kind.__name__) for kind in plain)}
+    return {*plain, *(getattr(layer, kind.__name__) for kind in plain if hasattr(layer, kind.__name__))}
+
+
+def _padding(module: Any) -> tuple[int, ...] | None:
+    """A convolution's padding in numbers; None where it pads one side more than the other."""
+    if not isinstance(module.padding, str):
+        return tuple(module.padding)
+    pairs = list(zip(module.dilation, module.kernel_size, strict=True))
+    if module.padding == "valid":
+        return (0,) * len(pairs)
+    return None if any(d * (k - 1) % 2 for d, k in pairs) else tuple(d * (k - 1) // 2 for d, k in pairs)
 
 
 @contextmanager
@@ -80,16 +98,18 @@ def recorded(layers: list[Layer]) -> Iterator[None]:
     """Within this context each use of a layer is recorded in it."""
 
     def hook(layer: Layer):
-        def record(module, args, result):
-            layer.inputs.append(args[0].detach())
-            layer.versions.append(args[0]._version)
-            layer.edges.append(get_gradient_edge(result))
+        def record(module, args, named, result):
+            if result.requires_grad:  # else no loss depends on this use
+                x = args[0] if args else next(iter(named.values()))
+                layer.inputs.append(x.detach())
+                layer.versions.append(x._version)
+                layer.edges.append(get_gradient_edge(result))
 
         return record
 
     for layer in layers:
         layer.clear()
-    handles = [layer.module.register_forward_hook(hook(layer)) for layer in layers]
+    handles = [layer.module.register_forward_hook(hook(layer), with_kwargs=True) for layer in layers]
     try:
         yield
     finally:
@@ -115,23 +135,20 @@ class Contraction:
         if len({p.shape[1:] for p in pieces}) > 1:
             raise ValueError(f"layer {layer.name!r} is used at different sizes")
         self.bounds = list(accumulate((len(p) for p in pieces), initial=0))
-        if self.kind is NORM:
-            self.inputs = [self._normalized(p) for p in pieces]
-        else:
-            self.inputs = self._join(pieces)
+        self.inputs: Any = [self._normalized(p) for p in pieces] if self.kind is NORM else pieces and self._join(pieces)
 
     def squared_norms(self, gradients: tuple[Tensor | None, ...]) -> Tensor | None:
         """Per group, the squared norm of the gradient of this layer's selected parameters: (groups,) float64.
 
         ``gradients``: one per use, None where the loss does not depend on it. None if it depends on no use.
         """
-        used = [i for i, g in enumerate(gradients) if g is not None]
-        if not used:
+        known = {i: g for i, g in enumerate(gradients) if g is not None}
+        if not known:
             return None
-        pieces = [self._arrange(gradients[i]) for i in used]
+        used, pieces = list(known), [self._arrange(g) for g in known.values()]
         if self.kind is NORM:
             found = self._norm_gradients(used, pieces)
-            return sum(_sum_of_squares(found[name]) for name in self.layer.selected)
+            return torch.stack([_sum_of_squares(found[name]) for name in self.layer.selected]).sum(0)
         g = self._join(pieces)
         time = 1 if self._example_major else 0
         if all(b == a + 1 for a, b in pairwise(used)):
@@ -171,12 +188,13 @@ class Contraction:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _arrange(self, x: Tensor) -> Tensor:
-        """To (uses, groups, ...): convolutions (S, n, C, *space), linear (S, n, L, C), batch norm (S, n, C, L)."""
-        event = event_axes(self.layer.module, x, *self.axes)
-        x, rest = by_example(x, event, self.layer.layout, *self.axes)
+        """To (uses, groups, ...): convolutions (S, n, C, *space), linear (S, n, L, C), norms (S, n, C, L)."""
+        x, rest = by_example(x, self.layer.event, self.layer.layout, *self.axes)
         steps, examples = x.shape[:2]
         if self.kind is LINEAR:
             x = x.reshape(steps, examples, -1, x.shape[-1])
+        elif isinstance(self.layer.module, LAYER_NORM):
+            x = x.reshape(steps, examples, -1, math.prod(self.layer.module.normalized_shape)).transpose(2, 3)
         elif rest:
             raise ValueError(f"layer {self.layer.name!r} has axes beside time and examples")
         elif self.kind is NORM:
@@ -187,64 +205,14 @@ class Contraction:
         return grouped.reshape(steps * self.group_size, -1, *x.shape[2:])
 
     def _normalized(self, x: Tensor) -> Tensor:
+        """What the norm multiplies by its scale, (S, n, C, L)."""
         norm = self.layer.module
+        if isinstance(norm, LAYER_NORM):
+            return F.layer_norm(x.transpose(2, 3), x.shape[2:3], eps=norm.eps).transpose(2, 3)
+        if isinstance(norm, GROUP_NORM):
+            return F.group_norm(x.flatten(0, 1), norm.num_groups, eps=norm.eps).view_as(x)
         mean = norm.running_mean.detach().view(-1, 1)
         return (x - mean) * (norm.running_var.detach().view(-1, 1) + norm.eps).rsqrt()
-
-
-def settle_layout(layer: Layer, gradients: tuple[Tensor | None, ...], *, num_steps: int, num_examples: int) -> None:
-    """Find how a layer's uses order time and examples, from output gradients of a loss of the first example alone.
-
-    In the right layout they vanish for all other examples, and not for the first. Shapes alone cannot tell merged
-    axes apart, nor (T, N) from (N, T) where T = N: ``num_examples`` must differ from ``num_steps`` here, and what is
-    found holds for every batch. ValueError if nothing fits, or if the gradients vanish and shapes do not decide.
-    """
-    known = [g for g in gradients if g is not None]
-    fitting = []
-    for layout in LAYOUTS:
-        try:
-            pieces = [
-                by_example(g, event_axes(layer.module, g, num_steps, num_examples), layout, num_steps, num_examples)[0]
-                for g in known
-            ]
-        except ValueError:
-            continue
-        if not any(p[:, 1:].any() for p in pieces):
-            fitting.append((layout, any(bool(p[:, 0].any()) for p in pieces)))
-    sure = [layout for layout, seen in fitting if seen]
-    if not sure and len(fitting) != 1:
-        raise ValueError(f"how layer {layer.name!r} orders time and examples cannot be told")
-    layer.layout = sure[0] if sure else fitting[0][0]
-
-
-def by_example(x: Tensor, event: int, layout: str, time: int, examples: int) -> tuple[Tensor, tuple[int, ...]]:
-    """``x`` as (steps, examples, *rest, *event) and rest; ValueError if the shape does not fit the layout."""
-    lead, last = x.shape[: x.ndim - event], x.shape[x.ndim - event :]
-    two = {"TN": (time, examples), "1N": (1, examples)}
-    if layout in two and tuple(lead[:2]) == two[layout]:
-        return x, tuple(lead[2:])
-    if layout == "T*N" and lead and lead[0] == time * examples:
-        return x.reshape(time, examples, *lead[1:], *last), tuple(lead[1:])
-    if layout == "N*T" and lead and lead[0] == time * examples:
-        return x.reshape(examples, time, *lead[1:], *last).transpose(0, 1), tuple(lead[1:])
-    if layout == "N" and lead and lead[0] == examples:
-        return x.unsqueeze(0), tuple(lead[1:])
-    raise ValueError(f"shape {tuple(x.shape)} does not fit the layout {layout!r}")
-
-
-def event_axes(module: nn.Module, x: Tensor, time: int, examples: int) -> int:
-    """How many of the last axes of ``x`` are one event's: channels and space."""
-    if isinstance(module, LINEAR):
-        return 1
-    if isinstance(module, CONV):
-        return 1 + len(module.kernel_size)
-    options = next(v for k, v in {NORM[0]: (0, 1), NORM[1]: (2,), NORM[2]: (3,)}.items() if isinstance(module, k))
-    leads = ((examples,), (time * examples,), (time, examples), (1, examples))
-    for space in options:
-        lead = tuple(x.shape[: max(0, x.ndim - 1 - space)])
-        if lead in leads and x.shape[len(lead)] == module.num_features:
-            return 1 + space
-    raise ValueError(f"a batch norm has an input of unexpected shape {tuple(x.shape)}")
 
 
 def _sum_of_squares(x: Tensor) -> Tensor:
@@ -264,7 +232,7 @@ def _linear(x: Tensor, g: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _convolution(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
+def _convolution(x: Tensor, g: Tensor, module: Any) -> Tensor:
     """Weight gradients of n groups at once: one grouped convolution whose groups are the examples, summed over uses.
 
     x (S, n, C, *space), g (S, n, O, *space): with n folded into the channels, the ordinary weight gradient of a
@@ -284,7 +252,7 @@ def _convolution_one_by_one(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
     return torch.cat([_sum_of_squares(_weight_gradient(a, b, module).view(1, -1)) for a, b in zip(x, g, strict=True)])
 
 
-def _weight_gradient(x: Tensor, g: Tensor, module: nn.Module, *, copies: int = 1) -> Tensor:
+def _weight_gradient(x: Tensor, g: Tensor, module: Any, *, copies: int = 1) -> Tensor:
     shape = (copies * module.weight.shape[0], *module.weight.shape[1:])
     _, gradient, _ = torch.ops.aten.convolution_backward(
         g,
@@ -292,7 +260,7 @@ def _weight_gradient(x: Tensor, g: Tensor, module: nn.Module, *, copies: int = 1
         module.weight.new_empty(shape),
         None,
         module.stride,
-        module.padding,
+        _padding(module),
         module.dilation,
         False,
         [0] * len(module.kernel_size),

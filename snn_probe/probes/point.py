@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def named_objectives(objectives: Mapping[str, Objective] | Sequence[Objective]) 
         found = dict(objectives)
     elif isinstance(objectives, Iterable) and not isinstance(objectives, str):
         listed = list(objectives)
-        names = [getattr(objective, "name", None) for objective in listed]
+        names: list[Any] = [getattr(objective, "name", None) for objective in listed]
         if not all(isinstance(name, str) for name in names):
             raise ValueError("An objective of the list has no name; give a dict {name: objective}.")
         if twice := {name for name in names if names.count(name) > 1}:
@@ -81,11 +82,11 @@ def measure(
             losses = [_loss(name, objective, logits, labels, params).double() for name, objective in objectives.items()]
             sums[:-1] += torch.stack([*losses, right, torch.ones_like(right)]) * len(labels)
         sums[-1] = not currents.finite()
-    *sums, count, unsound = pooled(sums).tolist()
-    *losses, accuracy = (total / count for total in sums)
+    *totals, count, unsound = pooled(sums).tolist()
+    *means, accuracy = (total / count for total in totals)
     sound = not unsound and all(bool(w.isfinite().all()) for w in weights.values())
-    losses = dict(zip(objectives, losses, strict=True))
-    return Point(losses, accuracy, {name: sound and math.isfinite(loss) for name, loss in losses.items()})
+    by_name = dict(zip(objectives, means, strict=True))
+    return Point(by_name, accuracy, {name: sound and math.isfinite(loss) for name, loss in by_name.items()})
 
 
 class Currents:

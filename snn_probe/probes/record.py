@@ -15,7 +15,13 @@ from snn_probe.results import Result, environment
 def result(
     probe: str, rows: list[dict[str, Any]], settings: dict[str, Any], *, model: nn.Module, began: float
 ) -> Result:
-    """Result of ``probe``; ``began`` is ``time.perf_counter()`` at its start. The source is left to the caller."""
+    """Result of ``probe``; ``began`` is ``time.perf_counter()`` at its start. The source is left to the caller.
+
+    Where ``settings`` say which parameters were looked at, the names of frozen ones, which never are, are added.
+    """
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if "params" in settings and frozen:
+        settings = {**settings, "frozen_parameters": frozen}
     stamp = environment(
         device=str(device_of(model)),
         threads=torch.get_num_threads(),

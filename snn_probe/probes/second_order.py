@@ -18,6 +18,7 @@ graph costs a few elementwise products a timestep. Spikes, gradients and product
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +31,17 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, currents, potential, neuron):
-        charged, spikes, after = [], [], potential
+        charges, emitted, after = [], [], potential
         for current in currents:
             h = _charge(neuron, current, after)
             s = neuron.surrogate_function(h - neuron.v_threshold)
             after = h - s * neuron.v_threshold if neuron.v_reset is None else s * neuron.v_reset + (1.0 - s) * h
-            charged.append(h)
-            spikes.append(s)
-        spikes = torch.stack(spikes)
+            charges.append(h)
+            emitted.append(s)
+        spikes = torch.stack(emitted)
         if not any(ctx.needs_input_grad):
             return spikes, after
-        charged = torch.stack(charged)
+        charged = torch.stack(charges)
         slope, bend = _surrogate_derivatives(neuron.surrogate_function, charged - neuron.v_threshold)
         through, curve = _reset_derivatives(neuron, charged, spikes, slope, bend)
         ctx.leak, ctx.gain = _leak_and_gain(neuron)
@@ -106,7 +107,7 @@ def _leak_and_gain(neuron: nn.Module) -> tuple[float, float]:
     return 1.0 - 1.0 / tau, 1.0 / tau if neuron.decay_input else 1.0
 
 
-def _charge(neuron: nn.Module, current: Tensor, potential: Tensor) -> Tensor:
+def _charge(neuron: Any, current: Tensor, potential: Tensor) -> Tensor:
     """h_t, in SpikingJelly's order of operations: the same rounding."""
     tau, reset = getattr(neuron, "tau", None), neuron.v_reset or 0.0
     if tau is None:
@@ -148,7 +149,7 @@ class _Plain(nn.Module):
         return self.inner(x)
 
 
-def _forward(neuron: nn.Module, currents: Tensor) -> Tensor:
+def _forward(neuron: Any, currents: Tensor) -> Tensor:
     (potential,) = neuron.materialize_states((currents,), tuple(neuron._memories.values()), "m")
     spikes, neuron._memories["v"] = _Layer.apply(currents, potential, neuron)
     return spikes

@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.probes import record
-from snn_probe.probes.batching import check_whole, device_of, on_device
+from snn_probe.probes.batching import check_labels, check_whole, device_of, on_device
 from snn_probe.results import Result
 from snn_probe.temporal import Batches, check_temporal, probing
 
@@ -45,7 +46,7 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
             count = 0
             for inputs, labels in dealt(chain([first], stream)):
                 logits = model(inputs)
-                check_logits(logits, simulated)
+                check_logits(logits, simulated, labels)
                 for t in range(last):
                     mean = logits[: t + 1].mean(0)
                     loss[t] += float(F.cross_entropy(mean, labels, reduction="sum"))
@@ -61,7 +62,7 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
 
 
 @contextmanager
-def _simulated(model: nn.Module, inputs: Tensor, num_steps: int | None, own: int) -> Iterator[int]:
+def _simulated(model: Any, inputs: Tensor, num_steps: int | None, own: int) -> Iterator[int]:
     """How many timesteps the model simulates; ``num_steps`` of them inside, its ``own`` afterwards, if it can."""
     if num_steps is None or num_steps == own:
         yield own
@@ -103,16 +104,20 @@ def _check_longer(model: nn.Module, inputs: Tensor, num_steps: int, expected: Te
         )
 
 
-def check_logits(logits: Tensor, num_steps: int) -> None:
-    """ValueError unless the logits of a batch are finite and have the T of the first batch."""
+def check_logits(logits: Tensor, num_steps: int, labels: Tensor | None = None) -> None:
+    """ValueError unless the logits (T, N, C) of a batch are finite, have the T of the first batch and fit its labels."""
     if len(logits) != num_steps:
         raise ValueError(_other_length(len(logits), num_steps))
     if not logits.isfinite().all():
         raise ValueError("The model's logits are not finite; probe a checkpoint from before training diverged.")
+    if labels is not None:
+        check_labels("A batch", labels, logits.shape[-1])
 
 
 _SEQUENCE, _STEPS = "time, examples", "examples"
-_ORDERS = {  # the leading axes of what a layer is given, in each order that is understood
+_ORDERS: dict[
+    str, Callable[[int, int], list[tuple[int, ...]]]
+] = {  # the leading axes of what a layer is given, in each order that is understood
     _SEQUENCE: lambda t, n: [(t, n), (1, n)],
     "merged time, examples": lambda t, n: [(t * n,)],
     "merged examples, time": lambda t, n: [(n * t,)],
