@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,13 +19,18 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST}
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: str | os.PathLike[str],
+    content: bytes | str | Callable[[BinaryIO], object],
+    *,
+    previous: Path | None = None,
+) -> None:
     """Write ``content`` to ``path``: afterwards the file is complete, or it is exactly what it was before.
 
     ``content`` is bytes, a str (written as UTF-8, line ends unchanged) or a function that is given a file open for
     binary writing. The bytes go to a temporary file in the same folder, are forced to the disk, and then take the
     file's name in one step. Missing parent folders are made; a link is followed; the permissions are those of any
-    new file (the umask applies).
+    new file (the umask applies). ``previous``, in the same folder, is the name that the file before it then takes.
 
     Raises TypeError for other contents, and OSError, in one sentence with ``errno`` kept, when the file cannot be
     written. Whatever the function raises is raised unchanged, unless it is an OSError.
@@ -39,16 +45,33 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
         if place.exists() and not place.is_file():  # never replace a folder, or /dev/null
             raise OSError(errno.EISDIR, "not an ordinary file")
         place.parent.mkdir(parents=True, exist_ok=True)
-        _replace(place, content)
+        _replace(place, content, previous)
     except OSError as error:
-        sentence = OSError(_explain(path, place, error))
-        sentence.errno = error.errno
-        raise sentence from error
+        raise refused(path, place, error) from error
     _sync_folder(place.parent)
     _log.debug("Wrote %s", os.fspath(path))
 
 
-def _replace(place: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Raise OSError, one sentence, unless the disk of ``folder``, which exists, has ``needed`` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        sentence = OSError(
+            f"{what} will write about {needed / 1e6:.1f} MB to {folder}, where {free / 1e6:.1f} MB are free; "
+            "free some space or choose another folder with --out."
+        )
+        sentence.errno = errno.ENOSPC
+        raise sentence
+
+
+def refused(path: str | os.PathLike[str], place: Path, error: OSError) -> OSError:
+    """``error``, which stood against writing ``path`` at ``place``, in one sentence, with its ``errno``."""
+    sentence = OSError(_explain(path, place, error))
+    sentence.errno = error.errno
+    return sentence
+
+
+def _replace(place: Path, content: bytes | str | Callable[[BinaryIO], object], previous: Path | None) -> None:
     """Fill a temporary file beside ``place`` and rename it; remove it if anything at all goes wrong."""
     temporary = place.with_name(f".snn_probe-{secrets.token_hex(8)}.tmp")  # short, whatever the length of the name
     try:
@@ -59,6 +82,8 @@ def _replace(place: Path, content: bytes | str | Callable[[BinaryIO], object]) -
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and place.exists():
+            os.replace(place, previous)
         os.replace(temporary, place)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from snn_probe.files import refused
+
 NAME = ".lock"
 _PATIENCE = 5.0  # seconds that the processes of a killed owner may take to end
+_NONE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of file systems without locks
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -19,14 +26,13 @@ def locked(folder: str | Path) -> Iterator[int]:
     """Hold ``folder`` (made if missing) until the context ends; gives the descriptor of the lock.
 
     The lock is the operating system's (flock), so it ends with its owner, and with the processes that hold the
-    descriptor too. The file .lock says who the owner is; it stays, empty. Raises RuntimeError, one sentence, where
-    another process holds the folder.
+    descriptor too. The file .lock says who the owner is and since when; it is removed at the end, and one that a killed
+    owner has left counts for nothing. Raises RuntimeError, one sentence, where another process holds the folder, and
+    OSError where the folder cannot be written. Where the system has no such locks a warning is logged instead.
     """
     place = Path(folder) / NAME
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _taken(place)
     try:
-        _take(descriptor, place)
         said = (
             f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC).isoformat(timespec='seconds')}"
         )
@@ -35,14 +41,42 @@ def locked(folder: str | Path) -> Iterator[int]:
         try:
             yield descriptor
         finally:
-            os.truncate(descriptor, 0)
+            with suppress(OSError):  # Windows removes no open file
+                place.unlink()
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, place: Path) -> None:
-    import fcntl  # not on Windows
+def _taken(place: Path) -> int:
+    """A descriptor of the lock's file, which is locked."""
+    while True:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise refused(place, place, error) from error
+        try:
+            _wait(descriptor, place)
+            if _is_still(descriptor, place):  # else the owner before has removed it: lock the new one
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
+
+def _is_still(descriptor: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(place))
+    except FileNotFoundError:
+        return False
+
+
+def _wait(descriptor: int, place: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _unlocked(place)
     until = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -55,6 +89,14 @@ def _take(descriptor: int, place: Path) -> None:
                     "stop it, or choose another folder with --out."
                 ) from None
             time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in _NONE:
+                raise refused(place, place, error) from error
+            return _unlocked(place)
+
+
+def _unlocked(place: Path) -> None:
+    _log.warning("%s", f"{place.parent} cannot be locked on this system; let no other process work on it.")
 
 
 def _gone(owner: str) -> bool:

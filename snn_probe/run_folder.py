@@ -1,12 +1,15 @@
-"""A run's folder: config.json, metrics.csv, checkpoints/{last,best,epoch_0005}.pt and resume.pt.
+"""A run's folder: config.json, metrics.csv, checkpoints/{last,best,epoch_0005}.pt, resume.pt and resume.previous.pt.
 
 Every file is written whole or not at all. resume.pt is written last in an epoch and holds the metrics' rows too, so a
-run that was stopped anywhere goes on from its last complete epoch, without a lost or repeated row.
+run that was stopped anywhere goes on from its last complete epoch, without a lost or repeated row. Within an epoch it
+is written when a signal asks for the end, and every ten minutes. resume.previous.pt is the one before, should the disk
+spoil the last.
 """
 
 import csv
 import io
 import json
+import logging
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,6 +22,11 @@ from snn_probe.files import write_atomically
 
 RESUME_FORMAT = "snn_probe.resume/1"
 
+Changes = dict[str, tuple[Any, Any]]
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
+
+_log = logging.getLogger(__name__)
+
 
 class RunFolder:
     """The paths of one run and the writing of its files."""
@@ -26,7 +34,7 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.config, self.metrics = self.path / "config.json", self.path / "metrics.csv"
-        self.resume = self.path / "resume.pt"
+        self.resume, self.previous = self.path / "resume.pt", self.path / "resume.previous.pt"
 
     def checkpoint(self, kind: str, epoch: int) -> Path:
         """Path of a checkpoint of this kind ("last", "best" or "epoch") and epoch."""
@@ -37,26 +45,27 @@ class RunFolder:
         config: Mapping[str, Any],
         *,
         resume: bool,
-        complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda stored: stored,
+        override: bool = False,
+        complete: Complete = lambda stored: stored,
     ) -> None:
         """Take the folder for a run with this configuration; refuse one that another run has taken.
 
-        ``complete`` adds to the configuration found there what an earlier version did not write.
+        ``complete`` adds to the configuration found there what an earlier version did not write. With ``override``
+        another configuration is not refused; config.json stays as it is until :meth:`write_config`.
         """
         if self.config.exists():
-            stored = self.read_config()
             if not resume:
+                self.read_config()
                 raise ValueError(
                     f"{self.path} already holds a run; continue it with --resume (resume=True), "
                     "or choose another folder with --out."
                 )
-            stored = complete(stored)
-            changed = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
-            if changed:
-                listed = ", ".join(f"{key} {stored.get(key)!r} -> {config.get(key)!r}" for key in changed)
+            changed = self.changes(config, complete)
+            if changed and not override:
                 raise ValueError(
-                    f"The run in {self.path} has another configuration ({listed}); "
-                    "resume it as it was begun, or choose another folder with --out."
+                    f"The run in {self.path} has another configuration ({described(changed)}); "
+                    "resume it as it was begun, choose another folder with --out, or let it go on otherwise with "
+                    "--override (override=True)."
                 )
             return
         found = [place.name for place in (self.metrics, self.resume, self.path / "checkpoints") if place.exists()]
@@ -65,6 +74,19 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)} but no config.json, so nobody knows of which run; "
                 "choose another folder with --out."
             )
+        self.write_config(config)
+
+    def changes(self, config: Mapping[str, Any], complete: Complete = lambda stored: stored) -> Changes:
+        """In what ``config`` differs from config.json: (stored, given) by key."""
+        stored = complete(self.read_config())
+        return {
+            key: (stored.get(key), config.get(key))
+            for key in {**stored, **config}
+            if stored.get(key) != config.get(key)
+        }
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.json."""
         write_atomically(self.config, json.dumps(dict(config), indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
@@ -86,28 +108,48 @@ class RunFolder:
         write_atomically(self.metrics, text.getvalue())
 
     def write_resume(self, state: Mapping[str, Any]) -> None:
-        """resume.pt: what training needs to go on, weights included."""
+        """resume.pt: what training needs to go on, weights included. The one before stays, as resume.previous.pt."""
         buffer = io.BytesIO()
         torch.save({**state, "format": RESUME_FORMAT, "plain": json.dumps(state["plain"])}, buffer)
-        write_atomically(self.resume, buffer.getvalue())
+        write_atomically(self.resume, buffer.getvalue(), previous=self.previous)
 
     def read_resume(self) -> dict[str, Any] | None:
-        """The state that :meth:`write_resume` wrote; None if the run has not finished an epoch."""
-        if not self.resume.exists():
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch explains foreign files at length
-                state = torch.load(self.resume, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
-                raise ValueError(f"its format is not {RESUME_FORMAT!r}")
-            if not {"plain", "model", "optimizer"} <= set(state):
-                raise ValueError("it is not complete")
-            return {**state, "plain": json.loads(state["plain"])}
-        except Exception as error:
-            reason = str(error) if isinstance(error, ValueError) else "it is damaged"
-            if isinstance(error, pickle.UnpicklingError):
-                reason = "it holds more than tensors and text, and was not run"
-            raise ValueError(
-                f"{self.resume} cannot be used ({reason}); restore it from a copy, or train anew in another folder."
-            ) from None
+        """The state that :meth:`write_resume` wrote; the one before it where that is lost or broken, which is named in
+        the log; None if the run has saved none. Raises ValueError where what there is cannot be used."""
+        there = [place for place in (self.resume, self.previous) if place.exists()]
+        broken: list[str] = []
+        for place in there:
+            try:
+                state = _read_state(place)
+            except ValueError as error:
+                broken.append(str(error))
+                continue
+            if broken:
+                _log.warning("%s", f"{broken[0]}; going on from {place.name}, after epoch {state['plain']['epoch']}.")
+            return state
+        if broken:
+            raise ValueError(f"{broken[0]}; restore it from a copy, or train anew in another folder.")
+        return None
+
+
+def described(changed: Changes) -> str:
+    """Changes in words."""
+    return ", ".join(f"{key} {stored!r} -> {given!r}" for key, (stored, given) in changed.items())
+
+
+def _read_state(place: Path) -> dict[str, Any]:
+    """The state in this file; ValueError, without what to do, where it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch explains foreign files at length
+            state = torch.load(place, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+            raise ValueError(f"its format is not {RESUME_FORMAT!r}")
+        if not {"plain", "model", "optimizer"} <= set(state):
+            raise ValueError("it is not complete")
+        return {**state, "plain": json.loads(state["plain"])}
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is damaged"
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds more than tensors and text, and was not run"
+        raise ValueError(f"{place} cannot be used ({reason})") from None

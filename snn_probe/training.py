@@ -7,25 +7,29 @@ augmentation and any noise inside the network have a seed each.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from snn_probe.checkpoint import Checkpoint, make_checkpoint, save, weights_digest
-from snn_probe.config import RunConfig, derived_seed
+from snn_probe.config import RunConfig
 from snn_probe.data import batches
-from snn_probe.distributed import dealing, own_device, rank, same_buffers, share, summed, together, world_size
+from snn_probe.distributed import dealing, own_device, rank, same_buffers, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
+from snn_probe.files import check_room
+from snn_probe.folder_lock import locked
+from snn_probe.interrupts import Interrupted, unbroken
+from snn_probe.one_epoch import Progress, one_epoch
 from snn_probe.own import is_own
 from snn_probe.own_network import check_own_network
 from snn_probe.results import environment
-from snn_probe.run_folder import RunFolder
+from snn_probe.run_folder import Changes, RunFolder, described
 from snn_probe.system import DataRoot, load_split, network_of, resolved
 from snn_probe.training_state import TrainingState
 from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
@@ -37,14 +41,13 @@ EVALUATION_BATCH = 64  # what stays in the cache: larger ones are slower on a CP
 
 _log = logging.getLogger(__name__)
 
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
 
 def train(
     config: RunConfig,
     *,
     folder: str | Path | None = None,
     resume: bool = False,
+    override: bool = False,
     save_epochs: Iterable[int] = (),
     progress: Progress | None = None,
     device: str = "cpu",
@@ -54,10 +57,11 @@ def train(
     """Train as ``config`` says; yield the checkpoint after each epoch.
 
     With ``folder`` a run's folder is written: config.json, metrics.csv, checkpoints/{last,best,epoch_0005}.pt ("best"
-    by validation accuracy, then validation loss; ``save_epochs`` are kept for later) and resume.pt. ``resume``
-    continues after the last complete epoch exactly as if there had been no break (bit for bit on the CPU with the same
-    number of threads and processes; the ``save_epochs`` given before still hold), or starts anew if the folder holds no
-    run. ``progress(batches, label)`` may wrap each epoch's batches to show how far it is. Each epoch is logged, at
+    by validation accuracy, then validation loss; ``save_epochs`` are kept for later), resume.pt and the one before it.
+    ``resume`` continues from the last state saved exactly as if there had been no break (bit for bit on the CPU with the
+    same number of threads and processes; the ``save_epochs`` given before still hold), or starts anew if the folder
+    holds no run. States are saved after each epoch, every ten minutes within one, and when a signal asks for the end
+    (:mod:`snn_probe.interrupts`). ``override`` lets a run go on with another configuration. ``progress(batches, label)`` may wrap each epoch's batches to show how far it is. Each epoch is logged, at
     level INFO. ``device``: cpu, cuda or cuda:N. ``data_root``: folder of the data sets that are read from the disk.
     ``weights``: a file of weights to begin from (:func:`snn_probe.weights.read_weights`), whose SHA-256 the configuration then states.
 
@@ -87,18 +91,58 @@ def train(
         load_into(state.step.model, given)
     run = RunFolder(folder) if folder is not None else None
     name = run.path.resolve().name if run else config.run_name()
-    if run:
-        with dealing(), together():
-            if rank() == 0:
-                run.begin(config.to_dict(), resume=resume, complete=_complete)
-        if resume and (saved := run.read_resume()) is not None:
-            state.restore(saved)
-            _refuse_lost(kept, state, run)
-    if config.weights is not None and given is None and not state.epoch:
+    with ExitStack() as held:
+        if run:
+            _take(state, run, held, resume=resume, override=override)
+        if config.weights is not None and given is None and not state.epoch and state.position is None:
+            raise ValueError(
+                f"The run begins from weights with the SHA-256 {config.weights}; give their file with --weights."
+            )
+        return _epochs(state, splits, run, name, progress or (lambda items, label: items), held.pop_all())
+
+
+def _take(state: TrainingState, run: RunFolder, held: ExitStack, *, resume: bool, override: bool) -> None:
+    """Lock the run's folder and begin or continue what is in it, if there is room for what training will write."""
+    kept, config = list(state.kept), state.config.to_dict()
+    with dealing(), together():
+        if rank() == 0:
+            held.enter_context(locked(run.path))
+            run.begin(config, resume=resume, override=override, complete=_complete)
+            check_room(run.path, _bytes_to_write(state, run), "The run")
+    changed = run.changes(config, _complete)  # none, unless they are to be overridden
+    if resume and (saved := run.read_resume()) is not None:
+        _restore(state, saved, run, changed)
+        _refuse_lost(kept, state, run)
+    with dealing(), together():
+        if rank() == 0 and changed:
+            run.write_config(config)
+            _log.warning("%s", f"The run in {run.path} goes on with another configuration ({described(changed)}).")
+
+
+def _restore(state: TrainingState, saved: dict[str, Any], run: RunFolder, changed: Changes) -> None:
+    """Go on from ``saved``; with another configuration an epoch that was left within begins anew."""
+    if not changed:
+        state.restore(saved)
+        return
+    done = saved["plain"]["epoch"]
+    if done > state.config.epochs:
+        raise ValueError(f"The run in {run.path} has done {done} epochs; give --epochs of at least that.")
+    try:
+        state.restore(saved)
+    except (RuntimeError, ValueError, KeyError):
         raise ValueError(
-            f"The run begins from weights with the SHA-256 {config.weights}; give their file with --weights."
-        )
-    return _epochs(state, splits, run, name, progress or (lambda items, label: items))
+            f"The weights of the run in {run.path} do not fit the other configuration ({described(changed)}); "
+            "resume it as it was begun, or choose another folder with --out."
+        ) from None
+    state.position = None
+
+
+def _bytes_to_write(state: TrainingState, run: RunFolder) -> int:
+    """What checkpoints and two states to resume from (weights and two moments) will take beyond what is there, with
+    one more of these while it is written."""
+    weights = sum(tensor.nbytes for tensor in state.step.model.state_dict().values())
+    there = sum(file.stat().st_size for file in run.path.rglob("*.pt"))
+    return max((2 + len(state.kept) + 3 * 3) * weights - there, 3 * weights)
 
 
 def _beginning(config: RunConfig, file: str | Path | None) -> tuple[RunConfig, dict[str, Tensor] | None]:
@@ -142,30 +186,48 @@ class _Splits:
 
 
 def _epochs(
-    state: TrainingState, splits: _Splits, run: RunFolder | None, name: str, progress: Progress
+    state: TrainingState, splits: _Splits, run: RunFolder | None, name: str, progress: Progress, held: ExitStack
 ) -> Iterator[Checkpoint]:
     """The loop of :func:`train`, apart from it so that mistakes are reported when it is called."""
     config = state.config
-    for epoch in range(state.epoch + 1, config.epochs + 1):
-        began = time.perf_counter()
-        state.enter(epoch)
-        data = splits.of(state.stage)
-        row = {"epoch": epoch, **_one_epoch(state, data["train"], epoch, progress), **_evaluated(state, data, epoch)}
-        row["seconds"] = time.perf_counter() - began
-        improved = state.finish(epoch, row)
-        place = environment(device=str(state.device), threads=torch.get_num_threads(), processes=world_size())
-        checkpoint = make_checkpoint(
-            state.step.model, config, state.network, run=name, kind="last", epoch=epoch, metrics=row, environment=place
-        )
-        with dealing(), together():
-            if run and rank() == 0:
-                for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
-                    save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
-                run.write_metrics(state.rows)
-                run.write_resume(state.saved())
-        if rank() == 0:
-            _log.info("%s", _line(row, config.epochs))
-        yield checkpoint
+
+    def keep() -> None:
+        if run and rank() == 0:
+            run.write_resume(state.saved())
+
+    with held:
+        for epoch in range(state.epoch + 1, config.epochs + 1):
+            state.enter(epoch)
+            data = splits.of(state.stage)
+            try:
+                row = {"epoch": epoch, **one_epoch(state, data["train"], epoch, progress, keep)}
+                trained, began = state.position, time.perf_counter()
+                row |= _evaluated(state, data, epoch)
+            except Interrupted:
+                if state.position is not None:  # no step is half done: the epoch goes on from here
+                    keep()
+                raise
+            row["seconds"] = trained.seconds + time.perf_counter() - began if trained else math.nan
+            with unbroken():
+                checkpoint = _finished(state, run, name, epoch, row)
+            yield checkpoint
+
+
+def _finished(state: TrainingState, run: RunFolder | None, name: str, epoch: int, row: dict[str, Any]) -> Checkpoint:
+    """Close the epoch and write what the folder keeps of it; its checkpoint."""
+    improved = state.finish(epoch, row)
+    place = environment(device=str(state.device), threads=torch.get_num_threads(), processes=world_size())
+    card = dict(run=name, kind="last", epoch=epoch, metrics=row, environment=place)
+    checkpoint = make_checkpoint(state.step.model, state.config, state.network, **card)
+    with dealing(), together():
+        if run and rank() == 0:
+            for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
+                save(checkpoint.of_kind(kind), run.checkpoint(kind, epoch))
+            run.write_metrics(state.rows)
+            run.write_resume(state.saved())
+    if rank() == 0:
+        _log.info("%s", _line(row, state.config.epochs))
+    return checkpoint
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:
@@ -175,34 +237,6 @@ def _line(row: dict[str, Any], epochs: int) -> str:
         "epoch {epoch}/{epochs}  loss {train_loss:.4f}  accuracy train {train_accuracy:.2%} "
         "validation {validation_accuracy:.2%} test {test_accuracy:.2%}  {seconds:.1f} s"
     ).format(epochs=epochs, **known)
-
-
-def _one_epoch(state: TrainingState, split: Any, epoch: int, progress: Progress) -> dict[str, float | None]:
-    """Train once through the split; means over examples, of the gradient norm over the steps taken; None for
-    what fp16 made overflow."""
-    config, step = state.config, state.step
-    rate = state.set_rate(epoch)
-    generator = torch.Generator().manual_seed(derived_seed(config.seed, f"order of epoch {epoch}"))
-    order = torch.randperm(len(split), generator=generator).split(config.batch_size)
-    shares = [share(indices) for indices in order]
-    shifts = derived_seed(config.seed, f"augmentation of epoch {epoch}") if config.augment else None
-    sums, norms = [0.0, 0.0, 0.0], []
-    with torch.random.fork_rng(devices=[]), step.ready():
-        torch.manual_seed(derived_seed(config.seed, f"noise of epoch {epoch} in process {rank()}"))
-        feed = split.feed([own for own, _ in shares], augment_seed=shifts, device=state.device)
-        shown = progress(shares, f"epoch {epoch}/{config.epochs}")
-        for number, ((_, factor), (inputs, labels)) in enumerate(zip(shown, feed, strict=True), 1):
-            loss, norm, mean = step(inputs, labels, factor, where=f"epoch {epoch}, step {number}")
-            norms.append(norm)
-            if factor:
-                sums[0] += loss * len(labels)
-                sums[1] += F.cross_entropy(mean, labels, reduction="sum").item()
-                sums[2] += (mean.argmax(-1) == labels).sum().item()
-    names = ("objective", "train_loss", "train_accuracy")
-    found = {name: total / len(split) for name, total in zip(names, summed(sums, state.device), strict=True)}
-    taken = [norm for norm in norms if math.isfinite(norm)]
-    found |= {"gradient_norm": sum(taken) / len(taken) if taken else math.nan}
-    return {"learning_rate": rate, **{name: v if math.isfinite(v) else None for name, v in found.items()}}
 
 
 def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[str, float]:

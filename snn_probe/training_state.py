@@ -1,11 +1,12 @@
 """Everything that changes during training, how a stage begins, and what resuming needs.
 
-What is drawn at random in an epoch (order, augmentation, noise in the network) follows from the seed and the epoch's
-number alone, so no random state is kept.
+What is drawn at random (order, augmentation, noise in the network) follows from the seed and the numbers of the epoch
+and the step alone, so no random state is kept.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,17 @@ import torch
 from snn_probe.config import RunConfig, Stage
 from snn_probe.system import build_network
 from snn_probe.training_step import TrainingStep
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place within an epoch: steps done, the sums over them (of all processes: objective, loss, hits, finite gradient
+    norms, and how many these are), and the seconds they took."""
+
+    epoch: int
+    steps: int = 0
+    sums: tuple[float, ...] = (0.0,) * 5
+    seconds: float = 0.0
 
 
 class TrainingState:
@@ -23,21 +35,22 @@ class TrainingState:
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
         self.best: list[float] | None = None
-        self._current: tuple[Stage, TrainingStep] | None = None
+        self.position: Position | None = None  # where training stands within an epoch, if that is known
+        self._current: tuple[int, Stage, TrainingStep] | None = None
         self.enter(1)
 
     @property
     def stage(self) -> Stage:
         """The current stage."""
-        return self._entered[0]
+        return self._entered[1]
 
     @property
     def step(self) -> TrainingStep:
         """The network of the current stage, its optimizer and its objective."""
-        return self._entered[1]
+        return self._entered[2]
 
     @property
-    def _entered(self) -> tuple[Stage, TrainingStep]:
+    def _entered(self) -> tuple[int, Stage, TrainingStep]:
         assert self._current is not None  # the first stage was entered when the state was made
         return self._current
 
@@ -45,7 +58,8 @@ class TrainingState:
         """Be in the stage of ``epoch``: at its beginning a network with its T takes over weights and batch-norm
         statistics, and Adam starts anew or, where the stage says so, goes on."""
         stage = self.config.stage_at(epoch)
-        if self._number(epoch) == self._number(self.epoch) and self._current is not None:
+        number = self._number(epoch)
+        if self._current is not None and number == self._current[0]:
             return
         model = build_network(self.config, self.network, stage).to(self.device)
         weights = [p for p in model.parameters() if p.requires_grad]
@@ -56,10 +70,10 @@ class TrainingState:
             if stage.optimizer == "continue":
                 optimizer.load_state_dict(self.step.optimizer.state_dict())
                 step.scaler.load_state_dict(self.step.scaler.state_dict())
-        self._current = stage, step
+        self._current = number, stage, step
 
     def _number(self, epoch: int) -> int:
-        """Which stage, from 0, an epoch belongs to; the untrained network (epoch 0) to the first."""
+        """Which stage, from 0, an epoch belongs to."""
         ends = [sum(s.epochs for s in self.config.schedule()[: i + 1]) for i in range(len(self.config.schedule()))]
         return next(i for i, end in enumerate(ends) if epoch <= end)
 
@@ -73,7 +87,7 @@ class TrainingState:
 
     def finish(self, epoch: int, row: dict[str, Any]) -> bool:
         """Close an epoch; True if it is the best so far, by validation accuracy, then validation loss."""
-        self.epoch = epoch
+        self.epoch, self.position = epoch, None
         self.rows.append(row)
         score = [row["validation_accuracy"], -row["validation_loss"]]
         if self.best is None or score > self.best:
@@ -83,8 +97,11 @@ class TrainingState:
 
     def saved(self) -> dict[str, Any]:
         """For resume.pt: tensors, and what is plain as JSON text."""
+        plain = {"epoch": self.epoch, "rows": self.rows, "best": self.best, "save_epochs": self.kept}
+        if self.position is not None:
+            plain["position"] = asdict(self.position)
         return {
-            "plain": {"epoch": self.epoch, "rows": self.rows, "best": self.best, "save_epochs": self.kept},
+            "plain": plain,
             "model": self.step.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.step.scaler.state_dict(),
@@ -92,9 +109,10 @@ class TrainingState:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as :meth:`saved` found it."""
-        plain = saved["plain"]
-        if plain["epoch"]:
-            self.enter(plain["epoch"])
+        plain, place = saved["plain"], saved["plain"].get("position")
+        self.position = None if place is None else Position(**{**place, "sums": tuple(place["sums"])})
+        if within := plain["epoch"] if self.position is None else self.position.epoch:
+            self.enter(within)
         self.epoch, self.rows, self.best = plain["epoch"], list(plain["rows"]), plain["best"]
         self.kept = sorted({*self.kept, *plain["save_epochs"]})
         self.step.model.load_state_dict(saved["model"], strict=True)

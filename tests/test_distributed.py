@@ -245,7 +245,7 @@ def test_both_processes_report_the_metrics_of_all_examples_and_one_folder_is_wri
     first, second = ([{**m, "seconds": 0} for m, *_ in found["trained"]["epochs"]] for found in both)
     assert first == second
     written = sorted(path.name for path in (place / "run").rglob("*") if path.is_file())
-    assert written == ["best.pt", "config.json", "last.pt", "metrics.csv", "resume.pt"]
+    assert written == ["best.pt", "config.json", "last.pt", "metrics.csv", "resume.previous.pt", "resume.pt"]
     assert len((place / "run" / "metrics.csv").read_text().splitlines()) == 1 + RUN["epochs"]
 
 

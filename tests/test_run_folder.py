@@ -88,7 +88,7 @@ def test_resuming_otherwise_is_refused_and_every_difference_named(run, config, s
     run.begin(CONFIG, resume=False)
     said = (
         f"The run in {run.path} has another configuration ({said}); resume it as it was begun, "
-        "or choose another folder with --out."
+        "choose another folder with --out, or let it go on otherwise with --override (override=True)."
     )
     with pytest.raises(ValueError, match=sentence(said)):
         run.begin(config, resume=True)

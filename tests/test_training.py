@@ -88,7 +88,8 @@ def assert_equal(one, other):
 
 
 def everything_in(folder):
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
 def interrupted(config, folder, *, after, **options):
@@ -462,7 +463,7 @@ def test_resume_with_another_configuration_is_refused_and_the_difference_named(t
     interrupted(SMALL, tmp_path / "run", after=1)
     before = everything_in(tmp_path)
     with pytest.raises(
-        ValueError, match=rf"run has another configuration {said}; resume it as it was begun, or choose"
+        ValueError, match=rf"run has another configuration {said}; resume it as it was begun, choose another"
     ):
         train(replace(SMALL, hyperparameters={}, **changed), folder=tmp_path / "run", resume=True)
     assert everything_in(tmp_path) == before
@@ -474,7 +475,9 @@ def test_resume_with_another_configuration_is_refused_and_the_difference_named(t
 def test_a_run_writes_the_files_of_the_design_and_no_others(tmp_path):
     found = finished(SMALL, folder=tmp_path / "run", save_epochs=[3, 1, 3])
     kept = ["best.pt", "epoch_0001.pt", "epoch_0003.pt", "last.pt"]
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoints", "config.json", "metrics.csv", "resume.pt"]
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(
+        ["checkpoints", "config.json", "metrics.csv", "resume.pt", "resume.previous.pt"]
+    )
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == kept
     for name, epoch, kind in (("epoch_0001", 1, "epoch"), ("epoch_0003", 3, "epoch"), ("last", 4, "last")):
         checkpoint = load(tmp_path / "run" / "checkpoints" / f"{name}.pt")
