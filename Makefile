@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	@echo "Open $(DEMO)/report.html; figures are in $(DEMO)/figures and $(DEMO)/three-curvatures."
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --dist loadfile
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -3,8 +3,8 @@
 T = 4, batch 8, 32x32 RGB, TRT's objective, Adam, float32 and bfloat16 autocast. Peer (``released_step.py``) and ours
 alternate and start from the same weights; each line gives the medians, the ratio of medians, the smallest and
 largest ratio of a pair, and n. Then: where the time goes; the share beside forward and backward; and the step over two
-floors measured in the same run: its floating point operations at the rate of the fastest channels-last convolution, and
-its 3x3 convolutions alone, forward and backward.
+floors measured in the same run, for the fastest of ours: its floating point operations at the rate of the fastest
+channels-last convolution, and its 3x3 convolutions alone, forward and backward.
 """
 
 import argparse
@@ -20,11 +20,13 @@ from released_step import ResNet19, loss_of, penalty_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from snn_probe.compiling import CompiledForward
 from snn_probe.data.augment import CropFlipCutout, draws
 from snn_probe.models import build
 from snn_probe.multistep_neurons import fast_training
 from snn_probe.objectives import TRT, trt_penalty
 from snn_probe.parameters import trainable
+from snn_probe.penalty import compiled_penalty
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 OBJECTIVE = TRT()
@@ -109,20 +111,21 @@ def released(options, dtype: torch.dtype | None, penalized: bool) -> Callable[[]
     return step
 
 
-def ours(options, dtype: torch.dtype | None, penalized: bool, layout: str = "channels last") -> Callable[[], Parts]:
-    """Closed-form neurons, the objective in float32, fused Adam; weights stay contiguous, inputs are channels last."""
+def ours(options, dtype: torch.dtype | None, penalized: bool, form: str = "channels last") -> Callable[[], Parts]:
+    """Closed-form neurons, the objective in float32, fused Adam; weights stay contiguous, inputs as ``form`` says."""
     model = network(options)
     params = trainable(model)
     optimizer = torch.optim.Adam(params.values(), lr=1e-3, fused=True)
     data = Data(options.batch_size, options.side)
+    compiled = CompiledForward(model, torch.device("cpu")) if form == "compiled" else None
 
     def step() -> Parts:
         watch = Watch()
         inputs, labels = data.batch()
-        if layout == "channels last":
+        if form == "channels last":
             inputs = inputs.to(memory_format=torch.channels_last)
         watch("data")
-        with autocast(dtype), fast_training(model):
+        with autocast(dtype), fast_training(model), compiled.on(inputs) if compiled else nullcontext():
             logits = model(inputs)
         watch("forward")
         logits = logits.float()
@@ -130,7 +133,8 @@ def ours(options, dtype: torch.dtype | None, penalized: bool, layout: str = "cha
         watch("objective")
         if penalized:
             settings = {"strength": OBJECTIVE.strength, "decay": OBJECTIVE.decay, "epsilon": OBJECTIVE.epsilon}
-            loss = loss + trt_penalty(params, options.num_steps, **settings)
+            with compiled_penalty() if compiled else nullcontext():
+                loss = loss + trt_penalty(params, options.num_steps, **settings)
             watch("penalty")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -158,7 +162,7 @@ def copy_weights(source: torch.nn.Module, peer: torch.nn.Module) -> None:
 
 
 def compare(options, precision: str) -> None:
-    """Peer and ours in turn, with and without the penalty; and ours with contiguous memory."""
+    """Peer and ours in turn, with and without the penalty; ours with contiguous memory, and compiled (--compile)."""
     dtype = PRECISIONS[precision]
     steps = {
         "peer": released(options, dtype, True),
@@ -166,14 +170,19 @@ def compare(options, precision: str) -> None:
         "peer, no penalty": released(options, dtype, False),
         "ours, no penalty": ours(options, dtype, False),
         "ours, contiguous": ours(options, dtype, True, "contiguous"),
+        "ours, compiled": ours(options, dtype, True, "compiled"),
     }
-    for step in steps.values():
+    for name, step in steps.items():
+        began = time.perf_counter()
         step()
+        if name == "ours, compiled":
+            print(f"{precision}: compiling took {time.perf_counter() - began:.0f} s", flush=True)
     found: dict[str, list[Parts]] = {name: [] for name in steps}
     for _ in range(options.repeats):
         for name, step in steps.items():
             found[name].append(step())
-    for peer, mine in (("peer", "ours"), ("peer, no penalty", "ours, no penalty"), ("peer", "ours, contiguous")):
+    contests = [("peer", name) for name in ("ours", "ours, contiguous", "ours, compiled")]
+    for peer, mine in [*contests, ("peer, no penalty", "ours, no penalty")]:
         pairs = [(sum(a.values()), sum(b.values())) for a, b in zip(found[peer], found[mine], strict=True)]
         ratios = sorted(a / b for a, b in pairs)
         a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -182,9 +191,10 @@ def compare(options, precision: str) -> None:
             f"(pairs {ratios[0]:.2f} to {ratios[-1]:.2f}, n={options.repeats})",
             flush=True,
         )
-    for name in ("peer", "ours"):
+    for name in ("peer", "ours", "ours, compiled"):
         report_parts(f"{precision}, {name}", found[name])
-    report_floor(options, precision, statistics.median(sum(parts.values()) for parts in found["ours"]))
+    best = min(statistics.median(sum(p.values()) for p in found[name]) for _, name in contests)
+    report_floor(options, precision, best)
 
 
 def report_parts(name: str, steps: list[Parts]) -> None:

@@ -26,7 +26,9 @@ def firing_rate(table: pd.DataFrame, ax: Axes) -> Axes:
     rows = rows[rows["firing_rate"].notna() & (rows["layer"] != "all")]
     for bars in _bars(rows, ax):
         rates = bars.rows.groupby("layer")["firing_rate"].agg(["mean", "min", "max"]).reindex(bars.layers)
-        whiskers = [rates["mean"] - rates["min"], rates["max"] - rates["mean"]]
+        whiskers = np.maximum(
+            [rates["mean"] - rates["min"], rates["max"] - rates["mean"]], 0.0
+        )  # a mean may round past them
         ax.bar(bars.x, rates["mean"], bars.width, yerr=whiskers, error_kw={"elinewidth": 0.6}, **bars.look)
     if rows["timestep"].max() > 1:
         note(ax, "bar: mean over timesteps, whisker: lowest to highest timestep")

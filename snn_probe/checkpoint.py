@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.config import RunConfig, Stage
-from snn_probe.files import write_atomically
+from snn_probe.files import shortened, write_atomically
 from snn_probe.own import is_own
 from snn_probe.system import build_network, network_of
+from snn_probe.weights import not_finite, plain_tensors, unpacks_to_more
 
 FORMAT = "snn_probe.checkpoint/1"
 
@@ -95,7 +96,11 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
             model.load_state_dict(state, strict=True)
             return model.eval()
         with torch.device("meta"):  # shapes alone, so that a card with absurd ones does not fill the memory
-            build_network(config, network, checkpoint.stage).load_state_dict(state, strict=True, assign=True)
+            model = build_network(config, network, checkpoint.stage)
+            kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+            model.load_state_dict(state, strict=True, assign=True)
+        if other := [name for name, kind in kinds.items() if state[name].dtype != kind]:
+            raise TypeError(f"{other[0]} is {state[other[0]].dtype}, not {kinds[other[0]]}")
     except (RuntimeError, TypeError) as error:
         detail = " ".join(str(error).partition("Exception raised from")[0].split())
         raise ValueError(
@@ -138,8 +143,12 @@ def load(path: str | Path) -> Checkpoint:
     if set(content) != {"format", "card", "state_dict"}:
         raise ValueError(f"{path} has the keys {sorted(map(str, content))}; a checkpoint has format, card, state_dict.")
     card, state = _card(path, content["card"]), content["state_dict"]
-    if not _plain_tensors(state) or weights_digest(state) != card["sha256"]:
+    if not plain_tensors(state) or weights_digest(state) != card["sha256"]:
         raise ValueError(f"{path} is damaged: its weights do not match the SHA-256 in its card; use another copy.")
+    if bad := not_finite(state):
+        raise ValueError(
+            f"{path} has NaN or infinity in {bad[:80]!r}: the network diverged; use an earlier checkpoint."
+        )
     return Checkpoint(card=card, state_dict=state)
 
 
@@ -149,11 +158,14 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path} {what}; give a checkpoint file such as <run>/checkpoints/last.pt.")
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check the file and its permissions.") from None
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "it is larger than the memory"
+        raise ValueError(f"{path} cannot be read ({reason}); check the file and its permissions.") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch explains foreign files at length
+            if unpacks_to_more(io.BytesIO(content)):
+                raise RuntimeError("it would unpack to more than it is")
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
@@ -181,18 +193,6 @@ def _sums_agree(content: bytes) -> bool:
         return False
 
 
-def _plain_tensors(state: Any) -> bool:
-    """Whether these are tensors by name whose every element is in the file (no sparse, meta or expanded ones)."""
-    return isinstance(state, dict) and all(
-        isinstance(name, str)
-        and isinstance(tensor, Tensor)
-        and (tensor.layout, tensor.device.type) == (torch.strided, "cpu")
-        and not tensor.is_quantized
-        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-        for name, tensor in state.items()
-    )
-
-
 def _card(path: Path, text: Any) -> dict[str, Any]:
     try:
         card = json.loads(text) if isinstance(text, str) else None
@@ -211,7 +211,7 @@ def _card(path: Path, text: Any) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{path} has a card that lacks or misstates {', '.join(wrong)}; use another copy.")
     try:
-        RunConfig.from_dict(card["config"])
+        RunConfig.from_dict(card["config"]).stage_at(card["epoch"])
     except ValueError as error:
-        raise ValueError(f"{path} has a card that cannot be used: {str(error).rstrip('.')}.") from None
+        raise ValueError(f"{path} has a card that cannot be used: {shortened(str(error).rstrip('.'))}.") from None
     return card

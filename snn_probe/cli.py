@@ -109,6 +109,7 @@ def _metrics(path: Path) -> Any:
     """A run's metrics.csv with the columns that tell the run, from its config.json."""
     import pandas as pd
 
+    from snn_probe.files import shortened
     from snn_probe.results import method_of
     from snn_probe.run_folder import RunFolder
 
@@ -116,8 +117,10 @@ def _metrics(path: Path) -> Any:
     config = run.read_config()
     try:
         table = pd.read_csv(run.metrics)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{run.metrics} cannot be read ({error}); give a run's folder or its metrics.csv.") from None
+        table = table.astype({name: int if name == "epoch" else float for name in (*table, "epoch")})
+    except (OSError, ValueError, KeyError) as error:
+        said = shortened(str(error))
+        raise ValueError(f"{run.metrics} cannot be read ({said}); give a run's folder or its metrics.csv.") from None
     known = {key: config.get(key) for key in ("dataset", "model", "seed", "num_steps")} | {"method": method_of(config)}
     return table.assign(run=run.path.resolve().name, **known)
 

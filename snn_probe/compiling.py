@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snn_probe.multistep_neurons import fast_forms
+from snn_probe.neurons import running
 from snn_probe.penalty import compiled_penalty
 
 ON_CPU: dict[str, Any] = {"layout_optimization": False}
@@ -20,9 +22,9 @@ class CompiledForward:
     """The model's forward, compiled for batches of one size; batches of another size run as they are.
 
     A second size would be compiled anew, for a last smaller batch in longer than it takes to train on it. The resets of
-    networks in an adapter stay outside, as they cannot be traced. Inputs must be contiguous on the CPU. Within :meth:`on` the neurons must be those of
-    :func:`snn_probe.multistep_neurons.fast_training`, or SpikingJelly's own code splits the graph at every layer.
-    Numbers change by rounding. Raises ValueError on the CPU where there is no C++ compiler.
+    networks in an adapter stay outside, as they cannot be traced. Inputs must be contiguous on the CPU. Neurons are
+    those of :func:`snn_probe.multistep_neurons.fast_training`. Numbers
+    change by rounding. Raises ValueError on the CPU where there is no C++ compiler.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
@@ -35,6 +37,7 @@ class CompiledForward:
         self.model, self.name = model, "from_rest" if hasattr(model, "from_rest") else "forward"
         options = ON_CPU if device.type == "cpu" else None
         self.compiled = torch.compile(getattr(model, self.name), dynamic=False, options=options)
+        self.forms = fast_forms(model)  # always the same ones: other objects would be compiled anew
         self.size: int | None = None
 
     @contextmanager
@@ -44,6 +47,7 @@ class CompiledForward:
         with ExitStack() as stack:
             stack.enter_context(compiled_penalty())
             if len(inputs) == self.size:
+                stack.enter_context(running(self.forms))
                 self.model.__dict__[self.name] = self.compiled
                 stack.callback(self.model.__dict__.pop, self.name)
             yield

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _log = logging.getLogger(__name__)
+
+MOST_TEXT = 2**28  # bytes of a file of text or JSON; the largest result here has a hundredth
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -114,3 +118,33 @@ def _explain(path: str | os.PathLike[str], place: Path, error: OSError) -> str:
     else:
         reason = f"{error.strerror or error}; check the path or choose another folder"
     return f"cannot write {os.fspath(path)}: {reason}"
+
+
+def read_text(path: str | os.PathLike[str], *, most: int = MOST_TEXT) -> str:
+    """The UTF-8 text of an ordinary file of at most ``most`` bytes.
+
+    Raises OSError, with ``strerror``, for what is missing or no ordinary file (a pipe would never end), and
+    ValueError for what is larger or no such text.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", os.fspath(path))
+        content = b"" if found.st_size > most else file.read(most + 1)
+    if max(found.st_size, len(content)) > most:
+        raise ValueError(f"more than {most} bytes")
+    return content.decode("utf-8")
+
+
+def read_json(path: str | os.PathLike[str], **options: Any) -> Any:
+    """What a JSON file says; ``options`` are json.loads'. Raises as :func:`read_text` does."""
+    try:
+        return json.loads(read_text(path), **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def shortened(said: str, most: int = 300) -> str:
+    """What a file says, on one line, of at most this many characters: for a message."""
+    line = " ".join(said.split())
+    return line if len(line) <= most else f"{line[: most - 4]} ..."

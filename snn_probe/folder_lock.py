@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from snn_probe.files import refused
 
 NAME = ".lock"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # what a link named .lock leads to is not to be overwritten
 _PATIENCE = 5.0  # seconds that the processes of a killed owner may take to end
 _NONE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of file systems without locks
 
@@ -52,7 +54,7 @@ def _taken(place: Path) -> int:
     while True:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
         except OSError as error:
             raise refused(place, place, error) from error
         try:
@@ -82,7 +84,7 @@ def _wait(descriptor: int, place: Path) -> None:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(descriptor, 200, 0).decode(errors="replace")
+            owner = " ".join(os.pread(descriptor, 200, 0).decode(errors="replace").split())
             if time.monotonic() > until or not _gone(owner):
                 raise RuntimeError(
                     f"{place.parent} is being worked on by {owner or 'another process'}; wait until it is done, "
@@ -102,7 +104,7 @@ def _unlocked(place: Path) -> None:
 def _gone(owner: str) -> bool:
     """Whether the owner was a process of this machine that has ended: then only what it started still holds on."""
     words = owner.split()
-    if len(words) < 4 or words[3] != socket.gethostname() or not words[1].isdigit():
+    if len(words) < 4 or words[3] != socket.gethostname() or not re.fullmatch(r"[1-9][0-9]{0,8}", words[1]):
         return False
     try:
         os.kill(int(words[1]), 0)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 from snn_probe.probe_options import OBJECTIVES, ObjectiveName, objective_of, shared
 
 KINDS = ("random", "eigenvectors", "pca")
+
+_log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -181,7 +184,12 @@ def _slice(job: Any, partial: Path, objectives: tuple[str, ...], way: _Way, axes
             job.model, job.batches.iterable, losses, save=keep, progress=Progress, resume=known, **grid
         )  # fmt: skip
 
-    known = load(partial) if partial.exists() else None
+    known = None
+    if partial.exists():
+        try:
+            known = load(partial)
+        except ValueError as error:
+            _log.warning("%s", f"{error} Its points are measured again.")
     try:
         found = measured(known)
     except ValueError as error:
@@ -195,8 +203,9 @@ def _lines(result: Any) -> list[str]:
     lines = []
     for name, rows in result.table.groupby("objective", sort=False):
         here = rows[(rows["alpha"] == 0) & (rows["beta"] == 0)]
-        centre = f"{here['loss'].iloc[0]:.4g} at the network itself"
-        centre = centre if len(here) else "the network itself is not on the grid"
+        centre = "the network itself is not on the grid"
+        if len(here):
+            centre = f"{here['loss'].iloc[0]:.4g} at the network itself"
         lost = int((~rows["finite"]).sum())
         lines.append(f"  {name}: {centre}, {rows['loss'].min():.4g} to {rows['loss'].max():.4g} over {len(rows)} points"
                      + (f", {lost} not finite" if lost else ""))  # fmt: skip

@@ -16,6 +16,7 @@ from snn_probe.data import batches
 from snn_probe.distributed import dealing, leads, own_device, processes, together
 from snn_probe.files import write_atomically
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
+from snn_probe.memory import halving
 from snn_probe.own import is_own
 from snn_probe.own_network import check_own_network
 from snn_probe.progress import Progress
@@ -127,12 +128,16 @@ def _measured(
     """The saved result of one measurement of one checkpoint, always in full precision."""
     checkpoint = subject.load()
     data, count = examples(checkpoint, split, num_examples, data_root)
-    shown = Progress(batches(data, batch_size), f"{wanted.name} {subject.file.stem}")
+    what = f"{wanted.name} {subject.file.stem}"
     model = build_model(checkpoint).to(own_device(device))
     if is_own(checkpoint.config.model):
         network = checkpoint.card["network"]
         check_own_network(checkpoint.config.model, model, data, checkpoint.stage.num_steps, network)
-    found = wanted.measure(Job(subject.file, checkpoint, model, shown, written))
+
+    def measured(at_once: int) -> Result:
+        return wanted.measure(Job(subject.file, checkpoint, model, Progress(batches(data, at_once), what), written))
+
+    found = halving(measured, min(batch_size, count), what)
     settings = {**found.settings, "split": split, "num_examples": count}
     source = {**checkpoint.card, "file": subject.file.name, "stage": stage_of(checkpoint)}
     result = replace(found, settings=settings, source=source)

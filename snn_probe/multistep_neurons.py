@@ -19,12 +19,13 @@ only: a graph of the gradient is refused, so curvature must run on other neurons
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import fire, replaceable, running
+from snn_probe.neurons import Forms, fire, replaceable, running
 
 BLOCK = 1 << 16
 """Neurons per thread and block on the CPU: T = 4 to 10 timesteps of a few float32 arrays stay in a core's own cache."""
@@ -38,8 +39,13 @@ def fast_training(model: nn.Module) -> Iterator[None]:
     surrogates that are not SpikingJelly's or do not emit spikes ("relaxed" forwards). On CUDA SpikingJelly's fused
     kernels run, with a float32 potential whatever the input's dtype.
     """
-    with running([m for m in model.modules() if _replaceable(m)], _forward):
+    with running(fast_forms(model)):
         yield
+
+
+def fast_forms(model: nn.Module) -> Forms:
+    """The modules that :func:`fast_training` replaces, and with what."""
+    return [(m, partial(_forward, m)) for m in model.modules() if _replaceable(m)]
 
 
 _STEPS = (

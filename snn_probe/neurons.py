@@ -11,7 +11,7 @@ so each further backward pass costs three products. Spikes and gradients are tho
 derivatives are not offered (asking for them is an error), so curvature must run on the original neurons.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -86,21 +86,28 @@ def replaceable(module: nn.Module) -> bool:
     )
 
 
+Forms = list[tuple[nn.Module, Callable]]
+"""Modules, each with what stands for its forward."""
+
+
 @contextmanager
-def running(modules: Iterable[nn.Module], forward: Callable) -> Iterator[None]:
-    """Within this context ``forward(module, x)`` is the forward of each of the modules."""
-    modules = list(modules)
+def running(forms: Forms) -> Iterator[None]:
+    """Within this context each of the modules runs what stands for its forward."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in forms]
     try:
-        for module in modules:
-            module.forward = partial(forward, module)
+        for module, form in forms:
+            module.__dict__["forward"] = form
         yield
     finally:
-        for module in modules:
-            module.__dict__.pop("forward", None)
+        for module, own in before:
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = own
 
 
 @contextmanager
 def first_order(model: nn.Module) -> Iterator[None]:
     """Within this context the model's single-step LIFNode and IFNode modules run as described above."""
-    with running([m for m in model.modules() if replaceable(m) and m.step_mode == "s"], _forward):
+    with running([(m, partial(_forward, m)) for m in model.modules() if replaceable(m) and m.step_mode == "s"]):
         yield

@@ -62,6 +62,8 @@ def _shared(command: Callable, *, simulates: bool) -> Callable:
             click.option("--data-root", envvar="SNNPROBE_DATA", type=click.Path(path_type=Path),
                          help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]"),
             click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; full precision."),
+            click.option("--deterministic", is_flag=True,
+                         help="Deterministic algorithms alone, also on CUDA; often slower."),
             click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table."),
         )
     ):  # fmt: skip
@@ -79,8 +81,11 @@ shared_simulating = partial(_shared, simulates=True)
 def _with_subjects(options: dict[str, Any], *, simulates: bool) -> dict[str, Any]:
     """The options with ``subjects`` in place of checkpoints, models, weights and data. What the user has named may be
     imported from here to the end of the command."""
+    from snn_probe.determinism import deterministically
     from snn_probe.own import allowing
 
+    if options.pop("deterministic"):
+        click.get_current_context().with_resource(deterministically())
     checkpoints, models, weights = (options.pop(name) for name in ("checkpoints", "models", "weights"))
     datasets, num_steps = _folders(options, options.pop("datasets")), options.pop("num_steps")
     objectives = options.get("objectives", (options.get("objective"),))

@@ -6,19 +6,21 @@ at all. So whatever was there before, and wherever it stopped, what is fresh is 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from snn_probe.checkpoint import load
 from snn_probe.config import RunConfig
+from snn_probe.files import read_json, read_text
 from snn_probe.plan import Measurement, Run, Task, below, products
 from snn_probe.results import save
 from snn_probe.run_folder import RunFolder
@@ -77,7 +79,7 @@ def steps_of(work: Work) -> int:
 def result_is_fresh(folder: Path, wanted: Measurement) -> bool:
     """Whether the stored result was made by what now is wanted."""
     try:
-        document = json.loads(below(folder, wanted.path).read_bytes())
+        document = read_json(below(folder, wanted.path))
         return document["source"]["made_from"] == wanted.made_from
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -132,7 +134,7 @@ def tidy(task: Task, where: Where) -> None:
         return
     run = RunFolder(below(where.folder, task.run.path))
     probed = {run.checkpoint("epoch", epoch) for epoch in task.epochs if where.keep == "probed"}
-    for file in [run.resume, *run.path.glob("checkpoints/*.pt")]:
+    for file in [run.resume, run.previous, *run.path.glob("checkpoints/*.pt")]:
         if file not in probed:
             file.unlink(missing_ok=True)
 
@@ -184,7 +186,10 @@ def _same_config(run: RunFolder, config: RunConfig) -> bool:
 
 
 def _metrics(run: RunFolder) -> pd.DataFrame:
+    none = pd.DataFrame({"epoch": [], "seconds": []})
     try:
-        return pd.read_csv(run.metrics, dtype=str).astype(float).astype({"epoch": int})  # exact in any pandas
-    except (OSError, ValueError):
-        return pd.DataFrame({"seconds": []})
+        rows = pd.read_csv(StringIO(read_text(run.metrics)), dtype=str).astype(float)  # exact in any pandas
+        whole = list(rows["epoch"]) == list(range(1, len(rows) + 1)) and np.isfinite(rows["seconds"]).all()
+    except (OSError, ValueError, KeyError):
+        return none
+    return rows.astype({"epoch": int}) if whole else none

@@ -27,6 +27,7 @@ from typing import Any
 
 from snn_probe.config import RunConfig
 from snn_probe.data import DATASETS
+from snn_probe.files import read_text, shortened
 from snn_probe.models import MODELS
 from snn_probe.recipe_probes import LAST, Probe, check_split, probe
 
@@ -39,6 +40,7 @@ _SECTIONS = {
     "[train]": ("seeds", *_RUN),
 }
 _ARM = tuple(name for name in _RUN if name != "train_examples")
+_MOST = 2**16  # bytes of a recipe: a TOML reader takes the square of a name's parts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]*")  # part of file names
 
 
@@ -90,25 +92,27 @@ class Recipe:
 def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file. Raises ValueError, one sentence with the file's name, where it cannot be used."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, most=_MOST)
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); give a recipe such as analyses/digits.toml."
         ) from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text; give a recipe such as analyses/digits.toml.") from None
+    except ValueError as error:
+        said = "UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"recipe ({error})"
+        raise ValueError(f"{path} is no {said}; give a recipe such as analyses/digits.toml.") from None
     try:
         return parse_recipe(text)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {shortened(str(error), 800)}") from None
 
 
 def parse_recipe(text: str) -> Recipe:
     """The recipe that a TOML text says. Raises ValueError, one sentence, for an unknown key or an impossible value."""
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"The recipe is not TOML ({error}); correct it there.") from None
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else shortened(str(error))
+        raise ValueError(f"The recipe is not TOML ({said}); correct it there.") from None
     _known("recipe", plain)
     data, train = _table(plain, "data", needed=False), dict(_table(plain, "train", needed=False))
     _known("[data]", data)

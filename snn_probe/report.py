@@ -6,8 +6,9 @@ is missing and why. Nothing is computed anew but means that the figures' own CSV
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ import pandas as pd
 
 from .document import Block, Code, Heading, Items, Picture, Table, Text, to_html, to_markdown
 from .figure_style import looks
-from .files import write_atomically
+from .files import read_json, read_text, shortened, write_atomically
 from .report_words import INTRODUCTION, LEDGER, arm_words, command, settings_words
+from .results import Result, load
 from .study_figures import FIGURES, StudyFigure
 
 _SHOWN_CONFIG = ("dataset", "model", "width", "num_steps", "epochs", "batch_size", "learning_rate", "augment")
+_STUDY: Mapping[str, tuple[type, type]] = {  # what study.json holds: of which kind, and of which its entries are
+    "arms": (dict, dict), "groups": (list, str), "seeds": (list, int), "warnings": (list, str), "probes": (dict, dict),
+    "environment": (dict, object), "products": (dict, dict),
+}  # fmt: skip
+_LEDGER = dict.fromkeys(
+    ("claim", "statement", "source", "group", "arms", "unit", "verdict", "note"), str
+) | dict.fromkeys(("effect", "low", "high", "n_seeds", "smallest_effect", "p_corrected"), float)
+_DRAWN = dict.fromkeys(("group", "arm"), str) | dict.fromkeys(("mean", "low", "high", "n_seeds"), float)
 _END = {  # what the table of the end of training shows: column -> figure, the rows of its CSV, unit
     "test accuracy (%)": ("learning_curves", "quantity == 'accuracy' and split != 'train'", 1),
     "accuracy gap (points)": ("learning_curves", "quantity == 'gap'", 1),
@@ -37,42 +47,63 @@ def write_report(folder: str | Path) -> tuple[Path, Path]:
     no readable study.json or claims.csv, OSError when a file cannot be written.
     """
     folder = Path(folder)
-    study, ledger = _study(folder), _csv(folder / "claims.csv")
+    study, ledger = _study(folder), _csv(folder / "claims.csv", _LEDGER)
     if ledger is None:
         raise ValueError(
             f"{folder / 'claims.csv'} cannot be read; run snnprobe report {folder} to make it from the results."
         )
-    blocks = [
-        *_what_was_run(study, ledger),
-        *_claims(ledger),
-        *_left_out(folder, study),
-        *_pictures(folder, study),
-        *_end_of_training(folder),
-        *_again(folder, study),
-        *_environment(study),
-    ]
+    try:
+        blocks = [
+            *_what_was_run(study, ledger),
+            *_claims(ledger),
+            *_left_out(folder, study),
+            *_pictures(folder, study),
+            *_end_of_training(folder),
+            *_again(folder, study),
+            *_environment(study),
+        ]
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"{folder / 'study.json'} or a table beside it cannot be reported ({shortened(str(error))}); run snnprobe "
+            "reproduce again."
+        ) from None
     pages = folder / "report.html", folder / "report.md"
-    write_atomically(pages[0], to_html(blocks, folder))
-    write_atomically(pages[1], to_markdown(blocks, folder))
+    for page, text in zip(pages, (to_html(blocks, folder), to_markdown(blocks, folder)), strict=True):
+        write_atomically(page, text.encode(errors="replace"))
     return pages
 
 
 def _study(folder: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        found = read_json(folder / "study.json")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{folder} holds no readable study.json ({error}); give a folder of snnprobe reproduce."
+            f"{folder} holds no readable study.json ({shortened(str(error))}); give a folder of snnprobe reproduce."
         ) from None
     if not isinstance(found, dict) or not str(found.get("format", "")).startswith("snn_probe.study/"):
         raise ValueError(f"{folder / 'study.json'} is no study; give a folder of snnprobe reproduce.")
+    if wrong := [name for name, (kind, inner) in _STUDY.items() if not _holds(found.get(name, kind()), kind, inner)]:
+        raise ValueError(f"{folder / 'study.json'} misstates {', '.join(wrong)}; run snnprobe reproduce again.")
     return found
 
 
-def _csv(path: Path) -> pd.DataFrame | None:
+def _holds(value: Any, kind: type, inner: type) -> bool:
+    """Whether the value is a list, or a dict by name, of things of the inner type."""
+    entries = value.values() if isinstance(value, dict) else value
+    return type(value) is kind and all(isinstance(entry, inner) for entry in entries)
+
+
+def _csv(path: Path, columns: Mapping[str, type]) -> pd.DataFrame | None:
+    """The table; None where it cannot be read, lacks a column or has text where numbers belong."""
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
-    except (OSError, ValueError):
+        table = pd.read_csv(StringIO(read_text(path)), keep_default_na=False, na_values=["", "nan"])
+        for name, kind in columns.items():
+            column = table[name]
+            table[name] = (
+                column.astype(float) if kind is float else column.astype(object).where(column.notna(), "").astype(str)
+            )
+        return table
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -129,7 +160,7 @@ def _claims(ledger: pd.DataFrame) -> list[Block]:
 
 
 def _left_out(folder: Path, study: Mapping[str, Any]) -> list[Block]:
-    missing = _csv(folder / "claims_left_out.csv")
+    missing = _csv(folder / "claims_left_out.csv", dict.fromkeys(("statement", "group", "why"), str))
     drawn = [figure.title for figure in FIGURES if not (folder / "figures" / f"{figure.name}.png").exists()]
     blocks: list[Block] = []
     if missing is not None and len(missing):
@@ -157,23 +188,32 @@ def _pictures(folder: Path, study: Mapping[str, Any]) -> list[Block]:
 
 def _caption(folder: Path, study: Mapping[str, Any], figure: StudyFigure, probe: str, stem: str) -> str:
     """What is seen, how it was estimated, on how many examples and seeds."""
-    plotted = _csv(folder / "figures" / f"{stem}.csv")
-    counts = sorted(set(plotted["n_seeds"])) if plotted is not None and "n_seeds" in plotted else []
-    seeds = f"{' to '.join(str(int(c)) for c in dict.fromkeys([counts[0], counts[-1]]))} seeds" if counts else ""
-    if plotted is not None and not counts and "seed" in plotted:
-        seeds = f"seed {', '.join(map(str, sorted(set(plotted['seed']))))}"
+    plotted = _csv(folder / "figures" / f"{stem}.csv", {})
+    counts = _whole(plotted, "n_seeds")
+    seeds = f"{' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds" if counts else ""
+    if drawn := [] if counts else _whole(plotted, "seed"):
+        seeds = f"seed {', '.join(map(str, drawn))}"
     result = _first_result(folder, study, probe)
-    how = f"Measured: {settings_words(result['settings'])}." if result else ""
+    how = f"Measured: {settings_words(result.settings)}." if result else ""
     return " ".join(filter(None, (figure.caption, how, f"{seeds[:1].upper()}{seeds[1:]}." if seeds else "")))
 
 
-def _first_result(folder: Path, study: Mapping[str, Any], probe: str) -> Mapping[str, Any] | None:
+def _whole(table: pd.DataFrame | None, column: str) -> list[int]:
+    """The different whole numbers of a column, rising; [] where it is not there or holds others."""
+    try:
+        values = [] if table is None or column not in table else sorted(set(table[column].astype(float)))
+        return [int(value) for value in values]
+    except (ValueError, OverflowError):
+        return []
+
+
+def _first_result(folder: Path, study: Mapping[str, Any], probe: str) -> Result | None:
     """The first stored result of a probe, for its settings."""
     for path in study.get("products", {}):
-        if path.startswith(f"results/{probe}/"):
+        if path.startswith(f"results/{probe}/") and ".." not in path:
             try:
-                return {**json.loads((folder / path).read_text(encoding="utf-8")), "path": path}
-            except (OSError, ValueError):
+                return load(folder / path)
+            except ValueError:
                 return None
     return None
 
@@ -182,12 +222,12 @@ def _end_of_training(folder: Path) -> list[Block]:
     """Means over seeds at the end of training, from the figures' numbers."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for column, (name, query, digits) in _END.items():
-        rows = _csv(folder / "figures" / f"{name}.csv")
-        if rows is None:
+        rows = _csv(folder / "figures" / f"{name}.csv", _DRAWN)
+        if rows is None or not {word for word in query.split() if word.isidentifier()} - {"and", "or"} <= set(rows):
             continue
         rows = rows.query(query) if query else rows
         rows = rows.drop_duplicates(["group", "arm"], keep="last")
-        for row in rows.fillna({"group": ""}).itertuples():
+        for row in rows.itertuples():
             unit = f" {row.unit}" if hasattr(row, "unit") else ""
             value = f"{row.mean:.{digits}f}" if digits < 3 else _number(row.mean)
             around = f" ({_number(row.low)} to {_number(row.high)})" if row.n_seeds > 1 else ""
@@ -210,13 +250,14 @@ def _again(folder: Path, study: Mapping[str, Any]) -> list[Block]:
     for name, probe in study.get("probes", {}).items():
         result = _first_result(folder, study, name)
         if result:
-            source = result.get("source", {})
-            checkpoint = f"runs/{source.get('run')}/checkpoints/epoch_{source.get('epoch', 0):04d}.pt"
-            typed = command(probe, checkpoint, result["settings"].get("num_examples"))
+            run, epoch = result.source.get("run"), result.source.get("epoch")
+            number = epoch if isinstance(epoch, int) else 0
+            checkpoint = f"runs/{run}/checkpoints/epoch_{number:04d}.pt"
+            typed = command(probe, checkpoint, result.settings.get("num_examples"))
             rows.append((name, f"results/{name}/", typed))
     try:
-        recipe = (folder / "recipe.toml").read_text(encoding="utf-8")
-    except OSError:
+        recipe = read_text(folder / "recipe.toml")
+    except (OSError, ValueError):
         recipe = ""
     whole: list[Block] = [Text("The recipe:"), Code(recipe)] if recipe else []
     return [
@@ -234,7 +275,8 @@ def _again(folder: Path, study: Mapping[str, Any]) -> list[Block]:
 def _environment(study: Mapping[str, Any]) -> list[Block]:
     known = dict(study.get("environment", {}))
     times = [product.get("seconds") for product in study.get("products", {}).values()]
-    known["time of all runs and measurements"] = f"{sum(filter(None, times)) / 60:.1f} min"
+    times = [time for time in times if isinstance(time, int | float) and math.isfinite(time)]
+    known["time of all runs and measurements"] = f"{sum(times) / 60:.1f} min"
     known["recipe SHA-256"] = study.get("recipe_sha256", "")
     rows = [(str(name).replace("_", " "), _said(value)) for name, value in known.items()]
     return [Heading("Environment"), Table(("what", "value"), rows)]

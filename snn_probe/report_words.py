@@ -59,7 +59,7 @@ def settings_words(settings: Facts) -> str:
         kind = "empirical Fisher (true labels)" if settings.get("labels") == "true" else "Fisher with sampled labels"
         said.append(f"{kind}, {'per example' if size == 1 else f'of the mean gradient of {size} examples'}")
     if "forward" in settings:
-        said.append(f"forward {FORWARD.get(settings['forward'], settings['forward'])}")
+        said.append(f"forward {FORWARD.get(str(settings['forward']), settings['forward'])}")
     said += [f"{name.replace('_', ' ')} {settings[name]}" for name in _SAID if settings.get(name) is not None]
     said.append(f"{settings.get('num_examples', '?')} examples of the {settings.get('split', '?')} split")
     return ", ".join(said)
@@ -67,7 +67,7 @@ def settings_words(settings: Facts) -> str:
 
 def command(probe: Facts, checkpoint: str, num_examples: Any) -> str:
     """The command line that measures again what ``probe``, an entry of study.json, measured on a checkpoint."""
-    options, kind = dict(probe.get("options") or {}), probe.get("kind")
+    options, kind = dict(probe.get("options") or {}), str(probe.get("kind"))
     given = {"split": probe.get("split"), "num_examples": num_examples, "batch_size": probe.get("batch_size")}
     words = {
         "fisher": ("fisher", ""), "fisher_batch_mean": ("fisher", ""), "gradients": ("gradients", ""),

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .files import write_atomically
+from .files import read_json, write_atomically
 
 FORMAT = "snn_probe.result"
 VERSION = 1
@@ -84,11 +84,11 @@ def load(path: str | os.PathLike[str]) -> Result:
     """Read the result that ``save`` wrote to ``path``; ValueError, in one sentence, if there is none."""
     where = os.fspath(path)
     try:
-        document = json.loads(Path(path).read_bytes(), parse_constant=_not_strict)
+        document = read_json(path, parse_constant=_not_strict)
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise ValueError(f"{where} {reason}; give the path of a saved snn_probe result") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{where} is not complete JSON ({error}); make the result again") from error
     _check_format(where, document)
     expected = {"probe": str, "settings": dict, "source": dict, "environment": dict, "table": dict, "dtypes": dict}

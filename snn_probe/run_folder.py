@@ -12,13 +12,15 @@ import json
 import logging
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from snn_probe.files import write_atomically
+from snn_probe.files import read_json, shortened, write_atomically
+from snn_probe.weights import not_finite, plain_tensors, unpacks_to_more
 
 RESUME_FORMAT = "snn_probe.resume/1"
 
@@ -78,7 +80,11 @@ class RunFolder:
 
     def changes(self, config: Mapping[str, Any], complete: Complete = lambda stored: stored) -> Changes:
         """In what ``config`` differs from config.json: (stored, given) by key."""
-        stored = complete(self.read_config())
+        stored = self.read_config()
+        try:
+            stored = complete(stored)
+        except ValueError as error:
+            raise ValueError(f"{self.config} cannot be used: {shortened(str(error))}") from None
         return {
             key: (stored.get(key), config.get(key))
             for key in {**stored, **config}
@@ -92,7 +98,7 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The configuration the run was begun with."""
         try:
-            found = json.loads(self.config.read_text(encoding="utf-8"))
+            found = read_json(self.config)
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
@@ -134,7 +140,11 @@ class RunFolder:
 
 def described(changed: Changes) -> str:
     """Changes in words."""
-    return ", ".join(f"{key} {stored!r} -> {given!r}" for key, (stored, given) in changed.items())
+    return ", ".join(f"{key} {shortened(repr(old))} -> {shortened(repr(new))}" for key, (old, new) in changed.items())
+
+
+def _not_strict(token: str) -> None:
+    raise ValueError(f"{token} is not JSON")
 
 
 def _read_state(place: Path) -> dict[str, Any]:
@@ -142,14 +152,25 @@ def _read_state(place: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch explains foreign files at length
+            if not place.is_file() or unpacks_to_more(place):
+                raise zipfile.BadZipFile
             state = torch.load(place, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
             raise ValueError(f"its format is not {RESUME_FORMAT!r}")
         if not {"plain", "model", "optimizer"} <= set(state):
             raise ValueError("it is not complete")
-        return {**state, "plain": json.loads(state["plain"])}
+        with zipfile.ZipFile(place) as container:  # checksums, which torch.load does not look at
+            if container.testzip() is not None:
+                raise zipfile.BadZipFile
+        if not plain_tensors(state["model"]) or not_finite(state["model"]):
+            raise ValueError("its weights are no finite tensors")
+        plain = json.loads(state["plain"], parse_constant=_not_strict)
+        done = plain.get("epoch") if isinstance(plain, dict) else None
+        if type(done) is not int or done < 0:
+            raise ValueError("it does not say its epoch")
+        return {**state, "plain": plain}
     except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is damaged"
+        reason = shortened(str(error)) if type(error) is ValueError else "it is damaged"
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds more than tensors and text, and was not run"
         raise ValueError(f"{place} cannot be used ({reason})") from None

@@ -1,11 +1,11 @@
 """What a file holds, in a few lines for a person."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from snn_probe.checkpoint import FORMAT, Checkpoint
 from snn_probe.checkpoint import load as load_checkpoint
+from snn_probe.files import read_json
 from snn_probe.results import load as load_result
 from snn_probe.run_folder import RunFolder
 
@@ -26,7 +26,7 @@ def document(path: Path) -> dict[str, Any]:
         return {"run": str(path), "config": run.read_config(), "files": _files(run)}
     if path.suffix == ".json" and path.name != "config.json":
         load_result(path)
-        return json.loads(path.read_bytes())
+        return read_json(path)
     checkpoint = load_checkpoint(path)
     return {"format": FORMAT, "parameters": _weights(checkpoint), "card": checkpoint.card}
 

@@ -24,8 +24,8 @@ import pandas as pd
 import torch
 
 from snn_probe.conclusion import conclude
-from snn_probe.estimate import estimate, lines
-from snn_probe.files import write_atomically
+from snn_probe.estimate import Cost, estimate, lines
+from snn_probe.files import check_room, read_json, read_text, write_atomically
 from snn_probe.folder_lock import locked
 from snn_probe.plan import Measurement, Run, Task, below, in_table_order, plan, products
 from snn_probe.products import (
@@ -60,7 +60,8 @@ def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
     """What there is to do, and about how long it takes and how much it writes, in lines; nothing is written."""
     tasks = plan(recipe)
     _check_data(tasks, where)
-    return _preview(recipe, tasks, outstanding(where.folder, tasks), _seconds(where.folder, tasks), where, jobs)
+    works = outstanding(where.folder, tasks)
+    return _preview(recipe, tasks, works, _parts(works, _seconds(where.folder, tasks), where), where, jobs)
 
 
 def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None:
@@ -78,13 +79,15 @@ def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None
         removed = sweep(where.folder, tasks)
         works = outstanding(where.folder, tasks)
         seconds = _seconds(where.folder, tasks)
+        parts = _parts(works, seconds, where)
+        check_room(where.folder, sum(cost.bytes for cost in parts.values()), "The study")
         write_atomically(where.folder / RECIPE, recipe.text)
         write_atomically(where.folder / ".gitignore", _IGNORED)
         record = partial(_record, recipe, name, tasks, where, jobs)
         record(seconds, complete=False)
         if removed:
             _log.info("%s", f"Removed {len(removed)} products that no longer belong to the recipe, {removed[0]} first.")
-        _log.info("%s", "\n".join(_preview(recipe, tasks, works, seconds, where, jobs)))
+        _log.info("%s", "\n".join(_preview(recipe, tasks, works, parts, where, jobs)))
         try:
             said = time.monotonic()
             for step in Progress(_steps(works, where, jobs, descriptor), name, total=sum(map(steps_of, works))):
@@ -129,12 +132,17 @@ def tables(folder: str | Path) -> dict[str, pd.DataFrame]:
 
 def _stored_recipe(folder: Path) -> Recipe:
     try:
-        text = (folder / RECIPE).read_text(encoding="utf-8")
+        text = read_text(folder / RECIPE)
     except OSError as error:
         raise ValueError(
             f"{folder} holds no study ({RECIPE}: {error.strerror}); give a folder of snnprobe reproduce."
         ) from None
-    return parse_recipe(text)
+    except ValueError:
+        raise ValueError(f"{folder / RECIPE} is no UTF-8 text; restore it.") from None
+    try:
+        return parse_recipe(text)
+    except ValueError as error:
+        raise ValueError(f"{folder / RECIPE}: {error}") from None
 
 
 def _steps(works: list[Work], where: Where, jobs: int, lock: int) -> Iterator[Step]:
@@ -146,7 +154,11 @@ def _steps(works: list[Work], where: Where, jobs: int, lock: int) -> Iterator[St
         yield from spread(partial(perform, where=where), works, jobs=jobs, held=Held(lock))
 
 
-def _preview(recipe: Recipe, tasks, works: list[Work], seconds, where: Where, jobs: int) -> list[str]:
+def _parts(works: list[Work], seconds: dict[str, float], where: Where) -> dict[str, Cost]:
+    return estimate(works, {path: s for path, s in seconds.items() if s is not None}, where)
+
+
+def _preview(recipe: Recipe, tasks, works: list[Work], parts: dict[str, Cost], where: Where, jobs: int) -> list[str]:
     sizes = f" x {len(recipe.sizes)} sizes of training set" * (len(recipe.sizes) > 1)
     said = [
         recipe.title,
@@ -155,7 +167,6 @@ def _preview(recipe: Recipe, tasks, works: list[Work], seconds, where: Where, jo
     ]
     if not works:
         return [*said, "Nothing is missing of the runs and results."]
-    parts = estimate(works, {path: s for path, s in seconds.items() if s is not None}, where)
     return [*said, "To do:", *lines(parts, min(jobs, len(works)))]
 
 
@@ -182,7 +193,7 @@ def _check_data(tasks: list[Task], where: Where) -> None:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = read_json(folder / RECORD)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -190,11 +201,14 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _seconds(folder: Path, tasks: list[Task]) -> dict[str, float]:
     """Seconds of every finished product that are known: of runs from their metrics, of results from study.json."""
-    stored = _read_record(folder).get("products", {})
+    stored = _read_record(folder).get("products")
+    stored = stored if isinstance(stored, dict) else {}
     found: dict[str, float] = {}
     for path, product in products(tasks).items():
-        kept = stored.get(path, {})
+        kept = stored.get(path)
+        kept = kept if isinstance(kept, dict) else {}
         seconds = kept.get("seconds") if kept.get("made_from") == product.made_from else None
+        seconds = seconds if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else None
         seconds = seconds_of_run(folder, product) if isinstance(product, Run) else seconds
         found |= {path: seconds} if seconds is not None else {}
     return found

@@ -106,7 +106,7 @@ def _bars(ax: Axes, rows: pd.DataFrame, names: dict[str, Look], layers: list[str
         own = rows[rows["arm"] == arm].set_index("layer").reindex(layers)
         x = np.arange(len(layers)) + (i - (len(names) - 1) / 2) * thick
         drawn: dict[str, Any] = {"color": "0.55" if look.color == "#000000" else look.color, "label": look.label}
-        whiskers = [own["mean"] - own["low"], own["high"] - own["mean"]]
+        whiskers = np.maximum([own["mean"] - own["low"], own["high"] - own["mean"]], 0.0)  # a mean may round past them
         ax.bar(x, own["mean"], 0.92 * thick, yerr=whiskers, error_kw={"elinewidth": 0.7}, **drawn)
     figure: Any = ax.figure
     place: Any = ax.get_subplotspec()

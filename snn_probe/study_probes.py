@@ -27,6 +27,7 @@ from snn_probe.checkpoint import Checkpoint, build_model
 from snn_probe.config import RunConfig, Stage
 from snn_probe.data import Examples, batches, load
 from snn_probe.distributed import own_device
+from snn_probe.memory import halving
 from snn_probe.objectives import OBJECTIVES
 from snn_probe.plan import Measurement
 from snn_probe.recipe_probes import ALL, Probe
@@ -56,7 +57,11 @@ def measure_probe(
     model = build_model(checkpoint).to(own_device(device))
     data = examples(probe, checkpoint.config, checkpoint.stage, data_root, most)
     own = checkpoint.stage.objective()
-    found = _MEASURES[probe.kind](model, batches(data, probe.batch_size), own, dict(probe.options))
+
+    def measured(at_once: int) -> Result:
+        return _MEASURES[probe.kind](model, batches(data, at_once), own, dict(probe.options))
+
+    found = halving(measured, min(probe.batch_size, len(data)), probe.name)
     return replace(found, settings={**found.settings, "split": probe.split, "num_examples": len(data)})
 
 

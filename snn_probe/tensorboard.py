@@ -7,11 +7,13 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from snn_probe.checkpoint import Checkpoint
 from snn_probe.distributed import rank
+from snn_probe.files import read_text
 from snn_probe.run_folder import RunFolder
 
 __all__ = ["tag_of", "to_tensorboard"]
@@ -80,11 +82,17 @@ def _rows(run: str | Path | None) -> list[dict[str, Any]]:
     """The rows of a run's metrics.csv; none where there is no such file."""
     if run is None or not RunFolder(run).metrics.exists():
         return []
-    with open(RunFolder(run).metrics, encoding="utf-8", newline="") as file:
-        return [
+    path = RunFolder(run).metrics
+    try:
+        rows = [
             {name: int(text) if name == "epoch" else float(text) if text else None for name, text in row.items()}
-            for row in csv.DictReader(file)
+            for row in csv.DictReader(StringIO(read_text(path), newline=""))
         ]
+        if not all("epoch" in row for row in rows):
+            raise ValueError
+    except (ValueError, TypeError, csv.Error):
+        raise ValueError(f"{path} is no table of a run's metrics; restore it, or resume the run.") from None
+    return rows
 
 
 def _steps(folder: str | os.PathLike[str]) -> set[int]:

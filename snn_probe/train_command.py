@@ -90,19 +90,10 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 
 
 @click.command()
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=preset_names,
-    help="Published settings by name (snnprobe presets); other options override them.",
-)
-@click.option(
-    "--method",
-    default="sdt",
-    show_default=True,
-    shell_complete=one_of(*METHODS),
-    help="Objective: sdt, tet, trt, or MODULE:NAME of your own.",
-)
+@click.option("--preset", metavar="NAME", shell_complete=preset_names,
+              help="Published settings by name (snnprobe presets); other options override them.")  # fmt: skip
+@click.option("--method", default="sdt", show_default=True, shell_complete=one_of(*METHODS),
+              help="Objective: sdt, tet, trt, or MODULE:NAME of your own.")  # fmt: skip
 @click.option(
     "--dataset",
     "--data",
@@ -155,21 +146,28 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--save-epochs", callback=_epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [trained_models/<run>]")
 @click.option("--resume", is_flag=True, help="Continue the run in its folder exactly where it stopped.")
+@click.option("--override", is_flag=True, help="With --resume: go on although the configuration is another one.")
+@click.option("--deterministic", is_flag=True, help="Deterministic algorithms alone, also on CUDA; often slower.")
 @click.option("--tensorboard", is_flag=False, flag_value="", metavar="[DIR]",
               help="Write the metrics for TensorBoard too.  [<out>/tensorboard]")  # fmt: skip
 @click.pass_context
 def train(
-    ctx: click.Context, out: Path | None, resume: bool, tensorboard: str | None, save_epochs: list[int], device: str, data_root: Path | None,
+    ctx: click.Context, out: Path | None, resume: bool, override: bool, deterministic: bool, tensorboard: str | None, save_epochs: list[int], device: str, data_root: Path | None,
     download: bool, weights_file: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Train a network; write its checkpoints and metrics."""
     from snn_probe.data import named
+    from snn_probe.determinism import deterministically
     from snn_probe.distributed import processes, rank
     from snn_probe.own import allowing
     from snn_probe.progress import Progress
     from snn_probe.run_folder import RunFolder
     from snn_probe.training import train as train_epochs
 
+    if override and not resume:
+        raise click.UsageError("--override changes how a run goes on; give --resume too.")
+    if deterministic:
+        ctx.with_resource(deterministically())
     options["dataset"], root = named(options["dataset"])
     data_root = root or data_root
     given = {k: v for k, v in options.items() if ctx.get_parameter_source(k) is ParameterSource.COMMANDLINE}
@@ -192,7 +190,9 @@ def train(
             _download(config, data_root)
         shown = Progress if rank() == 0 else None
         where: dict[str, Any] = dict(folder=folder, device=device, data_root=data_root, weights=weights_file)
-        begin = partial(train_epochs, config, resume=resume, save_epochs=save_epochs, progress=shown, **where)
+        begin = partial(
+            train_epochs, config, resume=resume, override=override, save_epochs=save_epochs, progress=shown, **where
+        )
         for _ in begin() if tensorboard is None else _followed(begin, tensorboard, folder):
             pass  # training logs each epoch
         if rank() == 0:

@@ -22,7 +22,7 @@ from snn_probe.config import RunConfig
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, own_device, rank, same_buffers, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
-from snn_probe.files import check_room
+from snn_probe.files import check_room, shortened
 from snn_probe.folder_lock import locked
 from snn_probe.interrupts import Interrupted, unbroken
 from snn_probe.one_epoch import Progress, one_epoch
@@ -107,8 +107,8 @@ def _take(state: TrainingState, run: RunFolder, held: ExitStack, *, resume: bool
     with dealing(), together():
         if rank() == 0:
             held.enter_context(locked(run.path))
-            run.begin(config, resume=resume, override=override, complete=_complete)
             check_room(run.path, _bytes_to_write(state, run), "The run")
+            run.begin(config, resume=resume, override=override, complete=_complete)
     changed = run.changes(config, _complete)  # none, unless they are to be overridden
     if resume and (saved := run.read_resume()) is not None:
         _restore(state, saved, run, changed)
@@ -122,7 +122,13 @@ def _take(state: TrainingState, run: RunFolder, held: ExitStack, *, resume: bool
 def _restore(state: TrainingState, saved: dict[str, Any], run: RunFolder, changed: Changes) -> None:
     """Go on from ``saved``; with another configuration an epoch that was left within begins anew."""
     if not changed:
-        state.restore(saved)
+        try:
+            state.restore(saved)
+        except Exception as error:  # what a file that was made by hand holds can raise anything
+            raise ValueError(
+                f"{run.resume} does not fit the run ({shortened(str(error))}); restore it from a copy, or train anew "
+                "in another folder."
+            ) from None
         return
     done = saved["plain"]["epoch"]
     if done > state.config.epochs:
@@ -216,7 +222,12 @@ def _epochs(
 def _finished(state: TrainingState, run: RunFolder | None, name: str, epoch: int, row: dict[str, Any]) -> Checkpoint:
     """Close the epoch and write what the folder keeps of it; its checkpoint."""
     improved = state.finish(epoch, row)
-    place = environment(device=str(state.device), threads=torch.get_num_threads(), processes=world_size())
+    place = environment(
+        device=str(state.device),
+        threads=torch.get_num_threads(),
+        processes=world_size(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
     card = dict(run=name, kind="last", epoch=epoch, metrics=row, environment=place)
     checkpoint = make_checkpoint(state.step.model, state.config, state.network, **card)
     with dealing(), together():

@@ -14,6 +14,7 @@ import torch
 from snn_probe.config import RunConfig, Stage
 from snn_probe.system import build_network
 from snn_probe.training_step import TrainingStep
+from snn_probe.weights import not_finite, plain_tensors
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,45 @@ class TrainingState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as :meth:`saved` found it."""
         plain, place = saved["plain"], saved["plain"].get("position")
+        _check(plain, self.config)
         self.position = None if place is None else Position(**{**place, "sums": tuple(place["sums"])})
         if within := plain["epoch"] if self.position is None else self.position.epoch:
             self.enter(within)
         self.epoch, self.rows, self.best = plain["epoch"], list(plain["rows"]), plain["best"]
         self.kept = sorted({*self.kept, *plain["save_epochs"]})
         self.step.model.load_state_dict(saved["model"], strict=True)
+        own = self.step.optimizer.state_dict()["param_groups"]
         self.step.optimizer.load_state_dict(saved["optimizer"])
+        _check_optimizer(self.step.optimizer, own)
         self.step.scaler.load_state_dict(saved.get("scaler", {}))
+
+
+def _check(plain: Mapping[str, Any], config: RunConfig) -> None:
+    """ValueError unless what is plain of a saved state is of this run's length and of finite numbers."""
+    rows, best, kept = (plain.get(name) for name in ("rows", "best", "save_epochs"))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its rows are no rows")
+    if [row.get("epoch") for row in rows] != list(range(1, plain["epoch"] + 1)):
+        raise ValueError("its rows are not those of its epochs")
+    config.stage_at(plain["epoch"])
+    if not isinstance(kept, list) or not all(type(epoch) is int for epoch in kept):
+        raise ValueError("its save_epochs are no epochs")
+    scores = best if isinstance(best, list) and len(best) == 2 else [None]
+    if best is not None and not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
+        raise ValueError("its best is no pair of numbers")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, own: list[dict[str, Any]]) -> None:
+    """ValueError unless a restored optimizer has the settings it was made with, but for the rate, and finite moments of
+    its weights' shapes: it would compute with any others, outside their memory even."""
+    for group, made in zip(optimizer.state_dict()["param_groups"], own, strict=True):
+        for name, value in made.items():
+            stored = group.get(name)
+            if name != "lr" and (name not in group or type(stored) is not type(value) or stored != value):
+                raise ValueError(f"its optimizer has another {name}")
+    for weight, moments in optimizer.state.items():
+        if set(moments) != {"step", "exp_avg", "exp_avg_sq"} or not plain_tensors(moments) or not_finite(moments):
+            raise ValueError("its optimizer has no moments of Adam")
+        like = [moments[name] for name in ("exp_avg", "exp_avg_sq")]
+        if moments["step"].numel() != 1 or any((m.shape, m.dtype) != (weight.shape, weight.dtype) for m in like):
+            raise ValueError("its optimizer has moments of other shapes than the weights")

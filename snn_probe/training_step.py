@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,31 +61,59 @@ class TrainingStep:
             loss = self.objective(logits, labels, self.params)
         value = loss.item()
         if world_size() == 1 and not math.isfinite(value):  # several processes must go on to the same end together
-            raise self._diverged(value, logits, where)
+            raise self._diverged(value, inputs, logits, where)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss * share if share != 1.0 else loss).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = self._norm(where)
+        norm = self._norm(inputs, where)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value, norm, logits.detach().mean(0)
 
-    def _norm(self, where: str) -> float:
+    def _norm(self, inputs: Tensor, where: str) -> float:
         gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
         norm = torch.nn.utils.get_total_norm(gradients.values()).item()
         if math.isfinite(norm):
             return norm
-        bad = [f"parameter {name!r}" for name in not_finite(self.params)]
+        bad = not_finite(self.params)
         if not bad and self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE:
             return math.nan  # fp16 overflowed: the scaler leaves the step out and halves its scale
-        bad += [f"the gradient of {name!r}" for name in reversed(not_finite(gradients))]  # nearest to the loss first
-        cause = [*bad, "the norm of the gradient"][0]
-        raise TrainingDiverged(f"{cause} is not finite in {where}; the step was not taken {ADVICE}.")
+        spoilt = [
+            f"the gradient of {name!r} is" for name in reversed(not_finite(gradients))
+        ]  # nearest to the loss first
+        cause = self._beginning(inputs) or [*spoilt, "the norm of the gradient is"][0]
+        raise TrainingDiverged(f"{cause} not finite in {where}; the step was not taken {ADVICE}.")
 
-    def _diverged(self, value: float, logits: Tensor, where: str) -> TrainingDiverged:
-        bad = not_finite(self.params)
-        cause = f"parameter {bad[0]!r} is" if bad else "the loss is" if logits.isfinite().all() else "the logits are"
+    def _diverged(self, value: float, inputs: Tensor, logits: Tensor, where: str) -> TrainingDiverged:
+        cause = self._beginning(inputs) or ("the loss is" if logits.isfinite().all() else "the logits are")
         return TrainingDiverged(f"{cause} not finite (loss {value}) in {where}; the step was not taken {ADVICE}.")
+
+    def _beginning(self, inputs: Tensor) -> str | None:
+        """Where in the forward numbers first were not finite, with its verb; neurons may hide it from the loss."""
+        if bad := not_finite(self.params):
+            return f"parameter {bad[0]!r} is"
+        if not inputs.isfinite().all():
+            return "the inputs are"
+        layer = self._first_not_finite(inputs)
+        return None if layer is None else f"the result of layer {layer!r} is"
+
+    def _first_not_finite(self, inputs: Tensor) -> str | None:
+        """The layer, of the innermost that were called, whose result was the first that is not finite, by a second
+        forward; None if that one is finite."""
+        found: list[str] = []
+
+        def look(name: str, result: Any) -> None:
+            tensors = [part for part in (result if isinstance(result, tuple | list) else [result]) if name]
+            if any(isinstance(part, Tensor) and not part.isfinite().all() for part in tensors):
+                found.append(name)
+
+        with ExitStack() as hooks, torch.no_grad():
+            for name, module in self.model.named_modules():
+                handle = module.register_forward_hook(lambda module, given, result, name=name: look(name, result))
+                hooks.callback(handle.remove)
+            with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+                self.model(inputs)
+        return found[0] if found else None
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

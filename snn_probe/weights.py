@@ -10,16 +10,22 @@ import math
 import pickle
 import re
 import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
+
+from snn_probe.files import shortened
 
 KEYS = ("state_dict", "model_state_dict", "model", "net")
 """Where a checkpoint of another program keeps its weights."""
 
 _PARALLEL = "module."  # what DataParallel and DistributedDataParallel put before each name
+
+_REPEATED = 2**24  # bytes of a tensor that is expanded from fewer, as buffers may be
 
 _DTYPES = {
     "F64": torch.float64,
@@ -47,9 +53,49 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path} {what}; give a file of weights: .pt, .pth, .pth.tar or .safetensors.")
     found = _safetensors(path) if path.suffix == ".safetensors" else _state_dict(path, _torch_file(path))
+    if bad := not_finite(found):
+        raise ValueError(
+            f"{path} has NaN or infinity in {bad[:80]!r}; give the weights of a network that did not diverge."
+        )
     if found and all(name.startswith(_PARALLEL) for name in found):
         found = {name.removeprefix(_PARALLEL): tensor for name, tensor in found.items()}
     return found
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor with NaN or infinity. A mask of zeros and infinities, as attention has, is none."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            values = tensor.float() if tensor.element_size() == 1 else tensor
+            finite = values.isfinite()
+            if not finite.all() and (values.isnan().any() or not finite.any() or values[finite].any()):
+                return name
+    return None
+
+
+def plain_tensors(state: Any, *, repeated: int = 0) -> bool:
+    """Whether these are tensors by name whose every element is in the file: no sparse, meta or quantized ones, and none
+    of more than ``repeated`` bytes that is expanded from fewer."""
+    return isinstance(state, dict) and all(
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and (tensor.layout, tensor.device.type) == (torch.strided, "cpu")
+        and not tensor.is_quantized
+        and tensor.numel() * tensor.element_size() <= max(tensor.untyped_storage().nbytes(), repeated)
+        for name, tensor in state.items()
+    )
+
+
+def unpacks_to_more(file: str | Path | BinaryIO) -> bool:
+    """Whether a zip would become larger when it is read; torch.save writes none that does."""
+    try:
+        with zipfile.ZipFile(file) as container:
+            members = container.infolist()
+            end = container.start_dir
+    except Exception:  # no zip, or a damaged one: torch.load says so
+        return False
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    return packed or sum(member.file_size for member in members) > end
 
 
 def load_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -93,6 +139,8 @@ def _torch_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch explains foreign files at length
+            if unpacks_to_more(path):
+                raise zipfile.BadZipFile
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         names = _code_in(path, error)
@@ -143,19 +191,15 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and len(content) > 0
-        and all(isinstance(name, str) and isinstance(x, Tensor) for name, x in content.items())
-        and all(x.layout == torch.strided and x.device.type == "cpu" for x in content.values())
-    )
+    return plain_tensors(content, repeated=_REPEATED) and len(content) > 0
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         content = bytearray(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "it is larger than the memory"
+        raise ValueError(f"{path} cannot be read ({reason}); check its size and permissions.") from None
     start = 8 + int.from_bytes(content[:8], "little")
     try:
         if len(content) < 8 or start > len(content):
@@ -166,7 +210,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         header.pop("__metadata__", None)
         return _tensors(header, content, start)
     except (ValueError, RecursionError) as error:
-        reason = str(error) if type(error) is ValueError else "its header is no JSON"
+        reason = shortened(str(error)) if type(error) is ValueError else "its header is no JSON"
         raise ValueError(f"{path} is no sound .safetensors file: {reason}; give another copy.") from None
 
 

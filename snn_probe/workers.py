@@ -10,14 +10,21 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, parent_process
 from multiprocessing.reduction import DupFd
 from typing import Any
 
+from snn_probe.interrupts import Interrupted, listening
+
 Perform = Callable[[Any], Iterable[Any]]
+
+_PATIENCE = 20.0  # seconds that a process may take to save what is whole
+_OF_PARENT = {signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)}  # reach all processes; the parent ends them
 
 
 class Held:
@@ -48,7 +55,8 @@ def spread(perform: Perform, tasks: Sequence[Any], *, jobs: int, held: Held | No
         for _ in range(min(jobs, len(waiting))):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(perform, theirs, held), daemon=True)
-            process.start()
+            with _blocked():
+                process.start()
             theirs.close()
             processes.append(process)
             busy.append(ours)
@@ -68,8 +76,24 @@ def spread(perform: Perform, tasks: Sequence[Any], *, jobs: int, held: Held | No
     finally:
         for process in processes:
             process.terminate()
+        until = time.monotonic() + _PATIENCE
         for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
             process.join()
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """A process that is started here begins without the parent's signals, which wait until the context ends."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _received(ready: Any) -> tuple[str, Any]:
@@ -81,8 +105,16 @@ def _received(ready: Any) -> tuple[str, Any]:
 
 def _work(perform: Perform, tasks: Any, held: Held | None) -> None:
     """In a process of its own: one task after the other, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    for number in _OF_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_PARENT)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(Interrupted), listening((signal.SIGTERM,)):
+        _perform_all(perform, tasks)
+
+
+def _perform_all(perform: Perform, tasks: Any) -> None:
     while True:
         try:
             task = tasks.recv()

@@ -22,7 +22,25 @@ WRONG = (
     "../../../etc/passwd", "/dev/zero", "<script>alert(1)</script>", "a\0b\n\u2028", "9" * 5000, [], {}, [[]], [None],
     {"a": {}}, {"": 1}, [1, "x", None], "os:system", "\ud800",
 )  # fmt: skip
-WORDS = ("nan", "inf", "-1", "1e400", "9" * 13, "9" * 5000, "", '"', "\0", "[" * 3000, "{", "'''", "../..", "=", ",", "\u00b2", "\r")
+WORDS = (
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "9" * 13,
+    "9" * 5000,
+    "",
+    '"',
+    "\0",
+    "[" * 3000,
+    "{",
+    "'''",
+    "../..",
+    "=",
+    ",",
+    "\u00b2",
+    "\r",
+)
 
 
 def damaged(content, seed, count):
@@ -127,7 +145,11 @@ def running(marker):
     """Pickles, torch files, arrays and archives that write ``marker`` when anything in them is run."""
     for way in WAYS:
         evil = Running(marker, way)
-        for content in (evil, {"state_dict": {"w": torch.ones(1)}, "more": evil}, {evil.way: torch.ones(1), "e": [evil]}):
+        for content in (
+            evil,
+            {"state_dict": {"w": torch.ones(1)}, "more": evil},
+            {evil.way: torch.ones(1), "e": [evil]},
+        ):
             for protocol in (0, 2, 4):
                 yield pickle.dumps(content, protocol)
             for zipped in (True, False):

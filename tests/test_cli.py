@@ -31,13 +31,6 @@ from snn_probe.progress import Progress
 FISHER = "--num-examples 12 --batch-size 5".split()
 
 
-@pytest.fixture(autouse=True)
-def the_handler_that_the_command_replaces():
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Two runs' folders, made by the command."""
@@ -409,7 +402,7 @@ def test_resume_needs_to_be_told_only_which_run(tmp_path, monkeypatch):
 def test_resume_with_another_configuration_names_the_difference(trained, arguments, said):
     assert failed("train", "--resume", "--out", trained.trt, *arguments) == (
         f"The run in {trained.trt} has another configuration {said}; resume it as it was begun, "
-        "or choose another folder with --out."
+        "choose another folder with --out, or let it go on otherwise with --override (override=True)."
     )
 
 
@@ -566,7 +559,7 @@ def test_unwritable_output_folder(trained, tmp_path):
     way.write_text("old")
     ending = "remove it or choose another folder"
     for name, arguments in {
-        "run/config.json": ("train", *SMALL, "--out", way / "run"),
+        "run/.lock": ("train", *SMALL, "--out", way / "run"),
         "fisher_last.json": ("fisher", trained.last, *FISHER, "--no-figure", "--out", way),
         "x.pdf": ("figure", trained.trt, "-o", way / "x.pdf"),
     }.items():
@@ -579,7 +572,10 @@ def test_unwritable_output_folder(trained, tmp_path):
 
 def test_training_that_diverges(tmp_path):
     said = failed("train", *SMALL, "--learning-rate", "3e37", "--out", tmp_path / "run")
-    assert re.fullmatch(r"the loss is not finite \(loss inf\) in epoch 1, step 2; the step was not taken and .*", said)
+    assert re.fullmatch(
+        r"the result of layer 'net.conv2' is not finite \(loss inf\) in epoch 1, step 2; the step was not taken and .*",
+        said,
+    )
 
 
 def test_results_of_different_probes_cannot_share_a_figure(measured, tmp_path):
@@ -711,7 +707,7 @@ training.evaluate = lambda *arguments: (time.sleep(0.4), evaluate(*arguments))[1
 from snn_probe.cli import main
 main()
 """
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
 @pytest.fixture(scope="module")
@@ -743,7 +739,7 @@ def test_an_interrupted_run_says_so_and_goes_on_with_resume(interrupted, tmp_pat
     stopped = interrupted[number]
     assert stopped.status == STATUS[number], stopped.stderr
     assert stopped.stdout == "" and "Traceback" not in stopped.stderr
-    assert ("Interrupted; what was saved before is complete." in stopped.stderr) == (number == signal.SIGINT)
+    assert stopped.stderr.endswith("Interrupted; what was saved before is complete.\n")
     epochs = load(stopped.folder / "checkpoints" / "last.pt").epoch
     assert epochs in (1, 2) and len(metrics_of(stopped.folder)) == epochs
     assert not list(stopped.folder.rglob("*.tmp"))
@@ -757,9 +753,11 @@ def test_an_interrupted_run_says_so_and_goes_on_with_resume(interrupted, tmp_pat
 
 def test_interrupt_and_termination_in_this_process_have_their_status(monkeypatch, tmp_path):
     for number, status in STATUS.items():
+        handler = signal.getsignal(number)
         monkeypatch.setattr("snn_probe.show.describe", lambda path, number=number: signal.raise_signal(number))
         done = CliRunner().invoke(main, ["show", str(tmp_path)])
         assert done.exit_code == status
+        assert signal.getsignal(number) is handler
 
 
 # --- progress ---

@@ -107,6 +107,27 @@ def test_no_compiler(monkeypatch):
         CompiledForward(nn.Linear(3, 2), torch.device("cpu"))
 
 
+def test_the_next_epoch_is_not_compiled_anew(monkeypatch):
+    graphs = []
+    original = torch.compile
+
+    def counted(f, **options):
+        return original(f, dynamic=False, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    monkeypatch.setattr(compiling, "_compiler", lambda: "g++")
+    monkeypatch.setattr(penalty, "_COMPILED", 1 << 30)
+    model, x = network(), torch.rand(4, 3, 8, 8)
+    forward = CompiledForward(model, torch.device("cpu"))
+    for _ in range(3):
+        with fast_training(model), forward.on(x):
+            model(x)
+        model.eval()
+        model(x)
+        model.train()
+    assert len(graphs) == 1
+
+
 @needs_compiler
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_the_compiled_penalty(decay, monkeypatch):

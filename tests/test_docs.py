@@ -45,21 +45,29 @@ def anchors(page):
     return named | set(re.findall(r'<a id="([^"]+)">', page))
 
 
-@pytest.mark.parametrize("name", ["api.md", "numbers.md"])
-def test_links_lead_somewhere(name):
-    page = (DOCS / name).read_text()
-    links = re.findall(r"\]\(([^)\s]+)\)", page)
-    assert links
+PAGES = [ROOT / "README.md", ROOT / "analyses" / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("https://")]
     for link in links:
         file, _, anchor = link.partition("#")
-        target = DOCS / file if file else DOCS / name
+        target = page.parent / file if file else page
         assert target.is_file(), link
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
-@pytest.mark.parametrize("name", ["numbers.md"])
-def test_names_in_code_exist(name):
-    names = set(re.findall(r"`(snn_probe(?:\.\w+)+)`", (DOCS / name).read_text()))
+def test_every_page_is_reached_from_the_front_page():
+    front = (ROOT / "README.md").read_text()
+    assert len(front.splitlines()) <= 200, "a front page; move what is long to docs/"
+    for page in PAGES[1:]:
+        assert f"]({page.relative_to(ROOT)})" in front, page
+
+
+def test_names_in_code_exist():
+    names = {name for page in PAGES for name in re.findall(r"`(snn_probe(?:\.\w+)+)[`(]", page.read_text())}
     assert len(names) > 10
     for dotted in names:
         module, _, last = dotted.rpartition(".")

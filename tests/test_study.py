@@ -108,10 +108,9 @@ def paths(probe, *epochs):
 def test_a_study_has_a_run_per_arm_and_seed_and_a_result_per_probe_and_checkpoint(finished):
     names = ("config.json", "metrics.csv", "checkpoints/epoch_0001.pt", "checkpoints/epoch_0003.pt")
     runs = [f"runs/{run}/{name}" for run in RUNS for name in names]
-    kept = [".gitignore", ".lock", "recipe.toml", "study.json"]
+    kept = [".gitignore", "recipe.toml", "study.json"]
     assert sorted(contents(finished)) == sorted([*kept, *runs, *paths("fisher", 1, 3), *paths("timesteps", 3)])
     assert (finished / "recipe.toml").read_text() == SMALL
-    assert (finished / ".lock").read_text() == ""
 
 
 def test_the_record_says_what_was_run_and_how_long_it_took(finished):
@@ -475,7 +474,7 @@ def test_work_is_spread_over_processes():
     assert sorted(spread(range, [2, 3, 1, 0], jobs=2)) == [0, 0, 0, 1, 1, 2]
     with pytest.raises(ValueError, match=r"invalid literal for int") as found:
         list(spread(int, ["x", "1"], jobs=1))
-    assert "in _work" in found.value.__notes__[0]
+    assert "in _perform_all" in found.value.__notes__[0]
     with pytest.raises(
         RuntimeError, match=r"A worker process ended without a word; give fewer --jobs if memory is short."
     ):

@@ -9,9 +9,10 @@ import pytest
 from commands import whole_file
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from study_tables import ARMS, GROUPS, SEEDS, ledger, study_tables
 
-from snn_probe import study_figures, study_numbers
+from snn_probe import study_figures, study_maps, study_numbers
 from snn_probe.effect_figure import draw_effects, effects
 from snn_probe.figure_style import METHODS, figure_bytes, looks
 from snn_probe.study_figures import FIGURES, draw_study
@@ -256,6 +257,14 @@ def test_bars_are_the_means():
     heights = [patch.get_height() for patch in first.patches]
     assert heights == pytest.approx([0.2 + 0.01 * np.mean(SEEDS)] * len(ARMS))
     assert [t.get_text() for t in first.get_xticklabels()] == ["lif"] and second.get_title() == GROUPS[1]
+
+
+def test_whiskers_of_equal_seeds_survive_the_rounding_of_their_mean():
+    rows = pd.DataFrame({"layer": ["a"], "arm": ["sdt"], "mean": [np.mean([0.1] * 3)], "low": [0.1], "high": [0.1]})
+    assert rows["mean"][0] > rows["high"][0]
+    ax = Figure().add_subplot()
+    study_maps._bars(ax, rows, {"sdt": study_maps.Look("SDT", "#000000", "o")}, ["a"])
+    assert ax.patches[0].get_height() == pytest.approx(0.1)
 
 
 # Claims

@@ -73,6 +73,7 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path, before):
         pass
     if before == 3:  # one more was saved, and the process ended before TensorBoard heard of it
         next(epochs)
+    epochs.close()
     run("train", *SMALL, "--learning-rate", 0.001, "--out", folder, "--resume", "--tensorboard", board)
     assert_the_same(folder, board)
 
@@ -92,6 +93,7 @@ def test_a_row_that_an_interrupt_left_beyond_the_last_epoch_is_not_written_twice
     next(epochs)
     saved = (folder / "resume.pt").read_bytes()
     next(epochs)
+    epochs.close()
     (folder / "resume.pt").write_bytes(saved)
     assert len(metrics(folder)) == 2
     again = [c.epoch for c in to_tensorboard(train(CONFIG, folder=folder, resume=True), board, run=folder)]

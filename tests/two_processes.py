@@ -14,7 +14,7 @@ from test_temporal import same, snapshot
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 from torch.multiprocessing import spawn
 
-from snn_probe import distributed, probes, training
+from snn_probe import distributed, one_epoch, probes, training
 from snn_probe.config import RunConfig
 from snn_probe.distributed import dealing
 from snn_probe.objectives import SDT, TET, TRT
@@ -129,18 +129,18 @@ def resumed(rank, folder):
 
 def trained(folder, **options):
     """Train in ``folder``; metrics of each epoch, the weights after each, and this process's shares of each step."""
-    shares, share = [], training.share
+    shares, share = [], one_epoch.share
 
     def noted(indices):
         shares.append((indices, *share(indices)))
         return shares[-1][1:]
 
-    training.share = noted
+    one_epoch.share = noted
     try:
         epochs = training.train(RunConfig(**RUN), folder=folder, **options)
         found = [(c.card["metrics"], c.state_dict, c.card["environment"]["processes"]) for c in epochs]
     finally:
-        training.share = share
+        one_epoch.share = share
     return {"epochs": found, "shares": shares}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 from ..progress import Progress
+from .arrays import FAULTS
 from .streams import StreamSplit
 
 CHUNK = 512  # images that one worker decodes at a time
@@ -58,8 +59,10 @@ def _digest(split: StreamSplit) -> str:
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    if not path.is_file():
+        return None
     try:
-        kept = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # none yet, or damaged: then the images are decoded again
+        kept = np.lib.format.open_memmap(path, mode="r")  # of .npy alone, and it unpickles nothing
+    except (ValueError, OSError, *FAULTS):  # none yet, or damaged: then the images are decoded again
         return None
     return kept if isinstance(kept, np.ndarray) and kept.shape == shape and kept.dtype == np.uint8 else None

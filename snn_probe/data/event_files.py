@@ -14,15 +14,15 @@ take a cut-off file for a shorter one (`load_ATIS_bin`, `load_aedat_v3`), read e
 
 from __future__ import annotations
 
-import lzma
 import struct
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from ..files import shortened
+from .arrays import FAULTS, read_header
 
 MAX_BYTES = 2**29  # of one raw file: four times the largest of these data sets, a trial of DVS128 Gesture
 MAX_EVENTS = 2**24  # of one .npz file: a DVS128 sends some 1e6 events a second at most, a recording lasts seconds
@@ -33,19 +33,6 @@ _AEDAT2_EVENT = 8
 _DVS128_PIXEL = 0x7FFF  # 1 bit polarity, 7 bits column, 7 bits row; the bit above marks special events
 _PACKET_HEADER = struct.Struct("<HHIIIIII")  # type, source, bytes per event, time offset, overflows, capacity, number,
 _POLARITY_PACKET = 1  # ... valid; the type of a packet whose events come from pixels
-_NPZ_FAULTS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,  # a compression that Python does not know
-    RuntimeError,  # an encrypted member
-    struct.error,
-    SyntaxError,
-    TypeError,
-    tokenize.TokenError,
-    lzma.LZMAError,
-)
 
 
 class Events(NamedTuple):
@@ -139,8 +126,8 @@ def read_npz(path: Path) -> Events:
     try:
         with zipfile.ZipFile(path) as archive:
             x, y, p = (_whole_numbers(archive, name) for name in "xyp")
-    except _NPZ_FAULTS as error:
-        raise ValueError(f"is no sound .npz file ({error})") from error
+    except FAULTS as error:
+        raise ValueError(f"is no sound .npz file ({shortened(str(error))})") from error
     if not len(x) == len(y) == len(p):
         raise ValueError(f"has {len(x)} columns, {len(y)} rows and {len(p)} polarities, which must be equally many")
     if len(p) and not -1 <= p.min() <= p.max() <= 1:
@@ -154,7 +141,7 @@ def _whole_numbers(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     if member.file_size > 8 * MAX_EVENTS + 2**16:
         raise ValueError(f"says that its array {name} has {member.file_size} bytes, more than any recording here")
     with archive.open(member) as file:
-        shape, dtype = _npy_header(file)
+        shape, _, dtype = read_header(file)
         data = file.read()  # never more than member.file_size bytes, whatever they were packed to
     if dtype.kind not in "iub" or len(shape) != 1 or shape[0] * dtype.itemsize != len(data):
         raise ValueError(
@@ -162,13 +149,6 @@ def _whole_numbers(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             "what there can be"
         )
     return np.frombuffer(data, dtype)
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
 
 
 def _end_of_header(data: bytes, *, version: bytes) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import read_text
 from .images import EXTENSIONS
 from .ordering import balanced, cut
 
@@ -62,11 +63,7 @@ def read_classes(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     advice = "give a text file with the name of one class folder at the beginning of each line"
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_CLASS_FILE + 1)
-        if len(content) > MAX_CLASS_FILE:
-            raise ValueError(f"more than {MAX_CLASS_FILE} bytes")
-        lines = content.decode().splitlines()
+        lines = read_text(path, most=MAX_CLASS_FILE).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); {advice}.") from None
     except ValueError as error:

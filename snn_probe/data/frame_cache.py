@@ -16,6 +16,8 @@ import numpy as np
 
 from snn_probe.files import write_atomically
 
+from .arrays import FAULTS
+
 DTYPE = np.dtype("<f2")
 _SPARE = 1.05  # of the file's size must be free on the disk
 
@@ -47,8 +49,8 @@ def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     if not path.is_file() or not math.prod(shape):
         return None
     try:
-        frames = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        frames = np.lib.format.open_memmap(path, mode="c")  # of .npy alone, and it unpickles nothing
+    except (ValueError, OSError, *FAULTS):
         return None
     sound = isinstance(frames, np.ndarray) and frames.shape == shape and frames.dtype == DTYPE
     return np.asarray(frames) if sound and frames.flags.c_contiguous else None

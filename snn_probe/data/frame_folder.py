@@ -6,13 +6,14 @@ one array alone. Read without pickle.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..files import shortened
+from .arrays import FAULTS, read_array
 from .catalog import DatasetInfo
 from .examples import Split
 from .folders import chosen_classes, class_folders, split_files
@@ -62,16 +63,14 @@ def load_frames(folder: Path, split: str, info: DatasetInfo, num_steps: int | No
 def _frames(file: str) -> np.ndarray:
     """(T, C, H, W), float32."""
     try:
-        found = np.load(file, allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            with found:
-                names = found.files
-                found = found["frames" if "frames" in names or len(names) != 1 else names[0]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        said = " ".join(str(error).split()).rstrip(".").strip("'")
+        found = read_array(Path(file), "frames")
+    except (ValueError, OSError, *FAULTS) as error:
+        said = shortened(str(error)).rstrip(".").strip("'")
         raise ValueError(f"{file} cannot be read as frames ({said}); write it again with numpy.save.") from None
     if found.ndim != 4 or 0 in found.shape or found.dtype.kind not in "buif":
         raise ValueError(f"{file} holds {found.dtype}{found.shape}; frames are numbers (T, C, H, W).")
-    if not np.isfinite(found).all():
+    with np.errstate(over="ignore"):
+        frames = found.astype(np.float32)
+    if not np.isfinite(frames).all():
         raise ValueError(f"{file} holds NaN or infinity; write it again, or delete it.")
-    return found.astype(np.float32)
+    return frames

@@ -7,11 +7,14 @@ a mirror (Szegedy et al., CVPR 2015). Small pictures, up to SMALL pixels, are no
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+from ..files import shortened
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
 SMALL = 64  # pixels on a side up to which a set counts as one of small images, as CIFAR is
@@ -55,6 +58,8 @@ def _one_sentence(path: str) -> Iterator[None]:
     from PIL import Image
 
     try:
+        if not os.path.isfile(path):  # a pipe would never end
+            raise OSError("no such file" if not os.path.exists(path) else "not an ordinary file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
@@ -65,7 +70,7 @@ def _one_sentence(path: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # a damaged file makes the decoders raise anything
         raise ValueError(
-            f"{path} cannot be read as an image ({' '.join(str(error).split())}); replace the file or delete it."
+            f"{path} cannot be read as an image ({shortened(str(error))}); replace the file or delete it."
         ) from None
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from snn_probe.files import shortened
 from snn_probe.progress import Progress
 
 from . import frame_cache, recordings
@@ -172,7 +173,7 @@ def _blaming(event_set: EventSet, where: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        fault = f"cannot be read ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+        fault = f"cannot be read ({error.strerror or error})" if isinstance(error, OSError) else shortened(str(error))
         raise ValueError(f"{where} {fault}; {event_set.advice} and unpack it again.") from error
 
 

@@ -5,7 +5,6 @@ Only names are read here (and DVS128 Gesture's small tables), no events: listing
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import shortened
 from .event_sets import EventSet, Layout
 from .ordering import cut, in_turn
 
@@ -135,7 +135,7 @@ def _names(folder: Path, suffix: str) -> list[str]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A sorting key by which a_9 comes before a_10."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name)]
+    return [(int(piece[:300]), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name)]
 
 
 def _by_class(event_set: EventSet, layout: Layout, base: Path) -> list[list[Recording]]:
@@ -176,7 +176,9 @@ def _by_trial(event_set: EventSet, base: Path, part: str) -> list[list[Recording
         raise _missing(event_set, f"{listed} is missing, the list of the files of {part}")
     found = defaultdict(list)
     for name in sorted(_text(listed).split(), key=_natural):
-        path = base / Path(name).name  # never a file elsewhere
+        path = base / (Path(name).name or "-")  # never a file elsewhere
+        if len(path.name) > 200 or "\0" in path.name:
+            raise _missing(event_set, f"{listed} lists {shortened(repr(name))}, which is no name of a file")
         for needed in (path, path.with_name(f"{path.stem}_labels.csv")):
             if not needed.is_file():
                 raise _missing(event_set, f"{needed} is missing, but {listed.name} lists {path.name}")
@@ -192,13 +194,14 @@ def _table(event_set: EventSet, path: Path) -> list[Recording]:
     """The gestures of one file by its table: class from 1 to 11, first microsecond, first microsecond after it."""
     table = path.with_name(f"{path.stem}_labels.csv")
     recordings = []
-    for number, row in enumerate(csv.reader(_text(table).splitlines()[1:]), start=2):
+    for number, line in enumerate(_text(table).splitlines()[1:], start=2):
+        row = line.split(",") if line.strip() else []
         if not row:
             continue
         entries = [int(entry) for entry in row if re.fullmatch(r"\s*\d{1,12}\s*", entry, re.ASCII)]
         if len(entries) != 3 or len(row) != 3 or not 1 <= entries[0] <= event_set.num_classes:
             raise ValueError(
-                f"{table}, line {number} is {','.join(row)!r}, but a class from 1 to {event_set.num_classes} and two "
+                f"{table}, line {number} is {shortened(repr(line))}, but a class from 1 to {event_set.num_classes} and two "
                 f"times in microseconds are what there can be; {advice(event_set, path.parent.parent)}."
             )
         recordings.append(Recording(path, entries[0] - 1, entries[1], entries[2]))

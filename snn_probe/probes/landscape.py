@@ -15,6 +15,7 @@ from torch import nn
 
 from snn_probe.distributed import gathered, leads, together
 from snn_probe.forward_only import values_only
+from snn_probe.interrupts import unbroken
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of
@@ -198,7 +199,8 @@ def _saving(save: Callable[[Result], None] | None, so_far: Callable[[], Result],
 
     def give() -> None:
         if save is not None:
-            save(so_far())
+            with unbroken():
+                save(so_far())
 
     try:
         yield keep

@@ -26,6 +26,7 @@ def result(
         device=str(device_of(model)),
         threads=torch.get_num_threads(),
         processes=members(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         seconds=time.perf_counter() - began,
     )
     return Result(probe=probe, table=pd.DataFrame(rows), settings=settings, source={}, environment=stamp)

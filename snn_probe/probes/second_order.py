@@ -18,6 +18,7 @@ graph costs a few elementwise products a timestep. Spikes, gradients and product
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -186,7 +187,7 @@ def second_order(model: nn.Module) -> Iterator[None]:
             module._neuron_precision = None
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
-        with running(replaced, _forward):
+        with running([(module, partial(_forward, module)) for module in replaced]):
             yield
     finally:
         for module, surrogate_function in surrogates:
