@@ -171,5 +171,6 @@ def _gradient(weight: Tensor, scale: float, rates, epsilon: float) -> Tensor:
 
 
 def check_penalize(penalize: str) -> None:
+    """Raises ValueError unless ``penalize`` is one of ``PENALIZE``."""
     if penalize not in PENALIZE:
         raise ValueError(f"penalize is {penalize!r}; give one of {', '.join(map(repr, PENALIZE))}.")

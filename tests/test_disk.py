@@ -88,7 +88,7 @@ def test_a_run_is_not_refused_for_what_is_already_there(tmp_path, monkeypatch):
     interrupted(SMALL, tmp_path / "run", after=2)
     there = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*.pt"))
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=there))
-    finished(SMALL, folder=tmp_path / "run", resume=True)
+    assert finished(SMALL, folder=tmp_path / "run", resume=True)[-1].card["epoch"] == SMALL.epochs
 
 
 def test_a_study_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch):
