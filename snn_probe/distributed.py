@@ -8,6 +8,7 @@ model and batches, reads and checks all examples, and computes with every W-th b
 are added over processes (:func:`pooled`) before anything is divided, so each has the answer of one process alone.
 """
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ def processes(device: str | torch.device = "cpu") -> Iterator[None]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or _grouped():
         yield
         return
+    # Its functions have the group that exists at its import as a default, so imported later it would keep this one, and
+    # the group's threads with it; those abort the program if they free a tensor while Python ends.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -274,3 +275,35 @@ def test_a_command_under_torchrun(place, checkpoint):
     run(*given, place / "plain")
     close(found["table"], json.loads((place / "plain" / "timesteps_last.json").read_text())["table"], "torchrun")
     assert found["environment"]["processes"] == 2
+
+
+ENDING = """
+import os, sys
+from pathlib import Path
+from snn_probe.cli import main
+try:
+    main()
+except SystemExit as stopped:
+    threads = [Path("/proc/self/task", t, "comm").read_text() for t in os.listdir("/proc/self/task")]
+    print("threads", sum("gloo" in name for name in threads), flush=True)
+    raise
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the names of threads are read from /proc")
+@pytest.mark.parametrize(
+    "given", [["timesteps", "--num-examples", "4"], ["train", *map(str, SMALL)]], ids=["timesteps", "train"]
+)
+def test_nothing_of_the_group_is_left_when_a_command_ends(given, tmp_path, checkpoint):
+    """Its threads would abort the program, now and then, while Python ends."""
+    given = [*given, str(checkpoint)] if given[0] == "timesteps" else given
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    command = [sys.executable, "-c", ENDING, *given, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | alone, timeout=120)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "threads 0", done.stdout + done.stderr
+
+
+def _free_port():
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return asked.getsockname()[1]
