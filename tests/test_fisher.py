@@ -84,7 +84,7 @@ def test_hand_written_recurrent_network_takes_loop_where_it_must():
     x = torch.randn(5, 4, 6, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 3, 0])
     result = fisher_trace(model, batches(x, y, 3, 2))
-    assert result.settings["looped_layers"] == [""] and result.settings["looped_parameters"] == ["leak"]
+    assert result.settings["looped_layers"] == result.settings["looped_parameters"] == ["leak"]
     assert result.settings["looped_share"] == 1 / sum(p.numel() for p in model.parameters())
     expected = oracles.fisher_traces(model, x, y)
     found = traces(result)
@@ -583,3 +583,60 @@ def test_bad_arguments_get_one_sentence(arguments, sentence):
     given = {"model": networks.convolutional(), "batches": [(X, Y)], **arguments}
     with pytest.raises(ValueError, match=sentence):
         fisher_trace(given.pop("model"), given.pop("batches"), **given)
+
+
+class Reading(torch.nn.Module):
+    """Two timesteps; spikes of ``enc`` are read back through ``enc.weight`` itself, by a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.out = torch.nn.Linear(6, 8, bias=False), torch.nn.Linear(8, 5)
+        self.back = torch.nn.Linear(6, 5, bias=False)
+
+    def forward(self, x):
+        currents = [self.enc(frame) for frame in x.unbind(1)]
+        spikes = [(current > 0.5).to(current) for current in currents]
+        return torch.stack(
+            [self.out(c) + self.back(s @ self.enc.weight) for c, s in zip(currents, spikes, strict=True)]
+        )
+
+
+def test_a_weight_used_outside_its_layer_is_found_though_the_first_examples_do_not_use_it():
+    """There the second use gives zero, so comparing their gradients alone would prove nothing."""
+    torch.manual_seed(0)
+    model = Reading().double()
+    x, y = 3 * torch.randn(6, 2, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    x[:3] *= 0.01
+    result = fisher_trace(model, batches(x, y, 4, 2))
+    assert result.settings["looped_layers"] == ["enc"]
+    found = traces(result)
+    for (name, t), values in oracles.fisher_traces(model, x, y).items():
+        assert found[name, t][0] == pytest.approx(sum(values) / 6, rel=1e-10), (name, t)
+
+
+class TwoOfItsOwn(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.leak, self.gain = (torch.nn.Parameter(torch.rand(())) for _ in range(2))
+        self.read = torch.nn.Linear(6, 5)
+
+    def forward(self, x):
+        potential, logits = torch.zeros_like(x[:, 0]), []
+        for frame in x.unbind(1):
+            potential = self.leak * potential + self.gain * frame
+            logits.append(self.read(potential))
+        return torch.stack(logits)
+
+
+def test_parameters_of_the_model_itself_have_a_row_each():
+    torch.manual_seed(0)
+    model = TwoOfItsOwn().double()
+    x, y = torch.randn(5, 3, 6, dtype=torch.float64), torch.arange(5)
+    found = traces(fisher_trace(model, batches(x, y, 5)))
+    assert {name for name, _ in found} == {"leak", "gain", "read", "all"}
+    for name in ("leak", "gain"):
+        exact = []
+        for n in range(5):
+            loss = torch.nn.functional.cross_entropy(model(x[n : n + 1]).mean(0), y[n : n + 1])
+            exact.append(float(torch.autograd.grad(loss, getattr(model, name))[0] ** 2))
+        assert found[name, 3][0] == pytest.approx(sum(exact) / 5, rel=1e-10)

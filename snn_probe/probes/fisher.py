@@ -105,7 +105,7 @@ def _squared_norms(model, chosen, plan: Plan, inputs, labels, read: Reading, uni
         Contraction(layer, num_steps=plan.num_steps, num_examples=n, group_size=read.group_size)
         for layer in plan.layers
     ] + plan.copied
-    squared = torch.zeros(len(plan.order), plan.num_steps, groups, dtype=torch.float64)
+    squared = torch.zeros(len(plan.owners), plan.num_steps, groups, dtype=torch.float64)
     row = {name: i for i, name in enumerate(plan.owners)}
     for t, logits in enumerate(read.logits(steps)):
         losses = read.losses(logits, labels, uniform)
@@ -149,7 +149,7 @@ class _Sums:
 
     def __init__(self, plan: Plan):
         self.plan, self.groups = plan, 0
-        shape = (len(plan.order) + 1, plan.num_steps)
+        shape = (len(plan.owners) + 1, plan.num_steps)
         self.first, self.second = torch.zeros(2, *shape, dtype=torch.float64)
 
     def add(self, squared: Tensor) -> None:
@@ -176,6 +176,6 @@ class _Sums:
                 "stderr": float(stderr[i, t]),
                 "n_groups": m,
             }
-            for i, name in enumerate([*self.plan.order, "all"])
+            for i, name in enumerate([*self.plan.owners, "all"])
             for t in range(self.plan.num_steps)
         ]

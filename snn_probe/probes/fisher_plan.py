@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_probe.probes.copies import MOST, RANKS, Copied, copied, places_of
-from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported
+from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported, uses_in_graph
 from snn_probe.probes.timesteps import check_logits
 from snn_probe.temporal import check_temporal, unrolled
 
@@ -50,7 +50,7 @@ class Plan:
     """What the run-time checks settled: T, the way forward is run, and how each layer is taken."""
 
     num_steps: int
-    owners: dict[str, list[str]]  # module name -> parameter names, in the model's order
+    owners: dict[str, list[str]]  # layer -> parameter names, in the model's order; see own_parameters
     unrolled: bool = False
     layers: list[Layer] = field(default_factory=list)  # contracted
     copied: list[Copied] = field(default_factory=list)
@@ -64,11 +64,6 @@ class Plan:
         """Module name -> parameter names, of what takes a loop over examples."""
         quick = {layer.name for layer in self.quick}
         return {name: names for name, names in self.owners.items() if name not in quick}
-
-    @property
-    def order(self) -> list[str]:
-        """What the table calls the layers: a parameter of the model itself by its own name."""
-        return [name or names[0] for name, names in self.owners.items()]
 
     def looped_share(self, chosen: dict[str, Tensor]) -> float:
         """Of the entries of all parameters, those that take the loop."""
@@ -87,22 +82,24 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
     plan.unrolled = _unrolls(model, inputs)
     modules = dict(model.named_modules())
     layers = [
-        Layer(name, modules[name], frozenset(name.rpartition(".")[2] for name in names))
+        Layer(name, modules.get(name, model), frozenset(name.rpartition(".")[2] for name in names))
         for name, names in plan.owners.items()
-        if supported(modules[name], names, model)
+        if supported(modules.get(name, model), names, model)
     ]
     plan.layers = layers
     steps = forward(model, plan, inputs)
     check_logits(torch.stack([step.detach() for step in steps]), num_steps, labels)
     losses = read.losses(read.logits(steps)[-1], labels, None)
     exact = parameter_norms(losses[: read.group_size].sum(), chosen, plan.owners, retain=True)
+    counts = uses_in_graph(losses.sum(), chosen)
     lone = list(edge_gradients(losses[0], layers, retain=True))  # in all layers before the next pass
     summed = list(edge_gradients(losses.sum(), layers, retain=False))
     rounding = 1e-12 * sum(exact.values())
     plan.layers = [
         layer
         for layer, first, gradients in zip(layers, lone, summed, strict=True)
-        if _close(layer, _contracted(layer, first, gradients, plan, n, read), exact[layer.name], rounding)
+        if _used_by_itself_alone(plan.owners[layer.name], gradients, counts)
+        and _close(layer, _contracted(layer, first, gradients, plan, n, read), exact[layer.name], rounding)
     ]
     for layer in layers:
         layer.clear()
@@ -126,6 +123,12 @@ def _unrolls(model: nn.Module, inputs: Tensor) -> bool:
     apart = (whole - found).abs().amax((0, 2))
     known = all(type(module).__module__.partition(".")[0] in _LIBRARIES for module in model.modules())
     return bool((apart.median() if known else apart.max()) <= 1e-4 * whole.abs().max())
+
+
+def _used_by_itself_alone(names: list[str], gradients: tuple[Tensor | None, ...], counts: dict[str, int]) -> bool:
+    """Whether the layer's calls are the only uses of its parameters, whatever the examples make of them."""
+    calls = sum(gradient is not None for gradient in gradients)
+    return all(counts[name] == calls for name in names)
 
 
 def _contracted(layer: Layer, first, gradients, plan: Plan, n: int, read: Reading) -> float:
@@ -172,7 +175,7 @@ def _copies(model: nn.Module, plan: Plan, inputs, labels, read: Reading, exact, 
         ]
 
     small = {
-        name: Copied(name, modules[name], [places_of(model, everything[n]) for n in names], 0, read.group_size)
+        name: Copied(name, modules.get(name, model), [places_of(model, everything[n]) for n in names], 0, read.group_size)
         for name, names in plan.looped.items()
         if sum(everything[name].numel() for name in names) <= MOST and exact[name] > 0
     }

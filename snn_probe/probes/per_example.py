@@ -54,11 +54,30 @@ class Layer:
 
 
 def own_parameters(model: nn.Module, chosen: dict[str, Tensor]) -> dict[str, list[str]]:
-    """Module name -> the chosen parameters' names that belong to it directly, in the model's order."""
+    """Module name -> the chosen parameters' names that belong to it directly, in the model's order; each parameter of
+    the model itself stands alone, under its own name."""
     owners: dict[str, list[str]] = {}
     for name in chosen:
-        owners.setdefault(name.rpartition(".")[0], []).append(name)
+        owners.setdefault(name.rpartition(".")[0] or name, []).append(name)
     return owners
+
+
+def uses_in_graph(loss: Tensor, named: dict[str, Tensor]) -> dict[str, int]:
+    """How often the graph of ``loss`` takes each of these parameters, by name: 0 for those it does not reach.
+
+    A use in a module's own forward is one; more than a module's calls means that other code uses its parameter too.
+    """
+    counts: dict[int, int] = {}
+    seen, ahead = {loss.grad_fn}, [loss.grad_fn]
+    while ahead:
+        for node, _ in getattr(ahead.pop(), "next_functions", ()):
+            variable = getattr(node, "variable", None)
+            if variable is not None:
+                counts[id(variable)] = counts.get(id(variable), 0) + 1
+            elif node is not None and node not in seen:
+                seen.add(node)
+                ahead.append(node)
+    return {name: counts.get(id(parameter), 0) for name, parameter in named.items()}
 
 
 def supported(module: nn.Module, names: list[str], model: nn.Module) -> bool:
