@@ -16,7 +16,6 @@ bfloat16 and float16 inputs: potentials and derivatives are float32, spikes and 
 only: a graph of the gradient is refused, so curvature must run on other neurons.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import Forms, fire, replaceable, running
+from snn_probe.neurons import Forms, derivative, is_step, replaceable, running
 
 BLOCK = 1 << 16
 """Neurons per thread and block on the CPU: T = 4 to 10 timesteps of a few float32 arrays stay in a core's own cache."""
@@ -48,20 +47,10 @@ def fast_forms(model: nn.Module) -> Forms:
     return [(m, partial(_forward, m)) for m in model.modules() if _replaceable(m)]
 
 
-_STEPS = (
-    "PiecewiseQuadratic PiecewiseExp Sigmoid SoftSign SuperSpike ATan NonzeroSignLogAbs Erf PiecewiseLeakyReLU "
-    "SquarewaveFourierSeries S2NN QPseudoSpike LeakyKReLU FakeNumericalGradient LogTailedReLU Rect"
-).split()
-"""SpikingJelly's surrogates that give 1 where h >= V_th and 0 elsewhere, and learn nothing themselves."""
-
-
 def _replaceable(module: nn.Module) -> bool:
     if not replaceable(module) or module.step_mode != "m" or "forward" in module.__dict__:
         return False
-    from spikingjelly.activation_based import surrogate
-
-    function: Any = module.surrogate_function
-    return type(function) in [getattr(surrogate, name) for name in _STEPS] and bool(function.spiking)
+    return is_step(module.surrogate_function)
 
 
 def _forward(neuron: Any, currents: Tensor) -> Tensor:
@@ -128,7 +117,8 @@ class _Neurons(torch.autograd.Function):
         for block, (charged, fired, _) in _blocks(currents, start.dtype):
             found = spikes[:, block]
             fired = found if found.dtype == fired.dtype else fired
-            _charge_and_fire(neuron, currents[:, block], end[block].copy_(start[block]), charged, fired)
+            here = [charged[0]] * len(currents)  # of no use once it has fired
+            _charge_and_fire(neuron, currents[:, block], end[block].copy_(start[block]), here, fired)
             if fired is not found:
                 found.copy_(fired)
         ctx.save_for_backward(currents, start)
@@ -171,7 +161,9 @@ def _blocks(currents: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, tuple
         yield slice(begin, begin + here), (charged[:, :here], fired[:, :here], potential[:here])
 
 
-def _charge_and_fire(neuron: Any, currents: Tensor, potential: Tensor, charged: Tensor, fired: Tensor) -> None:
+def _charge_and_fire(
+    neuron: Any, currents: Tensor, potential: Tensor, charged: Tensor | list[Tensor], fired: Tensor
+) -> None:
     """Fill ``charged`` and ``fired`` (T, size); ``potential`` goes from before the first to after the last timestep.
 
     SpikingJelly's order of operations, so that the rounding, hence every spike, is the same.
@@ -205,7 +197,7 @@ def _charge_slopes(neuron: Any) -> tuple[float, float]:
 
 def _slopes(neuron: Any, charged: Tensor, fired: Tensor) -> tuple[Tensor, Tensor]:
     """S' at h - V_th and dv/dh, for ``charged`` h and ``fired`` s, the second written over ``fired``."""
-    surrogate = _derivative(neuron.surrogate_function, charged - neuron.v_threshold)
+    surrogate = derivative(neuron.surrogate_function, charged - neuron.v_threshold)
     one = torch.ones((), dtype=charged.dtype, device=charged.device)
     if neuron.v_reset is not None:
         torch.sub(one, fired, out=fired)
@@ -218,19 +210,3 @@ def _slopes(neuron: Any, charged: Tensor, fired: Tensor) -> tuple[Tensor, Tensor
     else:
         torch.sub(one, surrogate, alpha=neuron.v_threshold, out=fired)
     return surrogate, fired
-
-
-def _derivative(surrogate_function: Any, distance: Tensor) -> Tensor:
-    """S' at ``distance`` = h - V_th; the papers' three surrogates write over it, others are SpikingJelly's own."""
-    from spikingjelly.activation_based import surrogate
-
-    kind, alpha = type(surrogate_function), getattr(surrogate_function, "alpha", 1.0)
-    if kind is surrogate.PiecewiseQuadratic:  # max(0, alpha - alpha^2 |x|)
-        peak = torch.full((), alpha, dtype=distance.dtype, device=distance.device)
-        return torch.sub(peak, distance.abs_(), alpha=alpha * alpha, out=distance).clamp_min_(0.0)
-    if kind is surrogate.Sigmoid:  # alpha s (1 - s)
-        distance.mul_(alpha).sigmoid_()
-        return distance.addcmul_(distance, distance, value=-1).mul_(alpha)
-    if kind is surrogate.ATan:  # (alpha / 2) / (1 + (pi alpha x / 2)^2)
-        return distance.mul_(0.5 * math.pi * alpha).square_().add_(1.0).reciprocal_().mul_(0.5 * alpha)
-    return fire(distance, surrogate_function)[1]

@@ -11,6 +11,7 @@ so each further backward pass costs three products. Spikes and gradients are tho
 derivatives are not offered (asking for them is an error), so curvature must run on the original neurons.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,13 +32,20 @@ class _Step(torch.autograd.Function):
             charged = potential + (current - (potential - reset)) / tau
         else:
             charged = potential - (potential - reset) / tau + current
-        spikes, surrogate = fire(charged - neuron.v_threshold, neuron.surrogate_function)
+        distance = charged - neuron.v_threshold
+        if is_step(neuron.surrogate_function):
+            spikes = torch.ge(distance, 0.0, out=torch.empty_like(distance))
+            surrogate = derivative(neuron.surrogate_function, distance)
+        else:
+            spikes, surrogate = _fire(distance, neuron.surrogate_function)
         if neuron.v_reset is None:
             after = charged - spikes * neuron.v_threshold
             through_time = torch.ones_like(charged) if neuron.detach_reset else 1.0 - neuron.v_threshold * surrogate
         else:
-            after = spikes * reset + (1.0 - spikes) * charged
             through_time = 1.0 - spikes
+            after = through_time * charged
+            if reset:
+                after.add_(spikes, alpha=reset)
             if not neuron.detach_reset:
                 through_time.addcmul_(reset - charged, surrogate)
         ctx.save_for_backward(surrogate, through_time)
@@ -60,13 +68,46 @@ class _Step(torch.autograd.Function):
         return d_current, d_potential, None
 
 
-def fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tensor]:
+def _fire(distance: Tensor, surrogate_function: nn.Module) -> tuple[Tensor, Tensor]:
     """Spikes at ``distance`` = h - V_th, and the surrogate's derivative there."""
     with torch.enable_grad():
         leaf = distance.detach().requires_grad_()
         spikes = surrogate_function(leaf)
         (slope,) = torch.autograd.grad(spikes, leaf, torch.ones_like(leaf))
     return spikes.detach(), slope
+
+
+_STEPS = (
+    "PiecewiseQuadratic PiecewiseExp Sigmoid SoftSign SuperSpike ATan NonzeroSignLogAbs Erf PiecewiseLeakyReLU "
+    "SquarewaveFourierSeries S2NN QPseudoSpike LeakyKReLU FakeNumericalGradient LogTailedReLU Rect"
+).split()
+"""SpikingJelly's surrogates that give 1 where h >= V_th and 0 elsewhere, and learn nothing themselves."""
+
+
+def is_step(surrogate_function: Any) -> bool:
+    """Whether this surrogate's forward is the plain step, 1 where h >= V_th."""
+    from spikingjelly.activation_based import surrogate
+
+    return type(surrogate_function) in [getattr(surrogate, name) for name in _STEPS] and bool(
+        surrogate_function.spiking
+    )
+
+
+def derivative(surrogate_function: Any, distance: Tensor) -> Tensor:
+    """S' at ``distance`` = h - V_th, which is overwritten; the papers' three surrogates in closed form, others by
+    SpikingJelly's own."""
+    from spikingjelly.activation_based import surrogate
+
+    kind, alpha = type(surrogate_function), getattr(surrogate_function, "alpha", 1.0)
+    if kind is surrogate.PiecewiseQuadratic:  # max(0, alpha - alpha^2 |x|)
+        peak = torch.full((), alpha, dtype=distance.dtype, device=distance.device)
+        return torch.sub(peak, distance.abs_(), alpha=alpha * alpha, out=distance).clamp_min_(0.0)
+    if kind is surrogate.Sigmoid:  # alpha s (1 - s)
+        distance.mul_(alpha).sigmoid_()
+        return distance.addcmul_(distance, distance, value=-1).mul_(alpha)
+    if kind is surrogate.ATan:  # (alpha / 2) / (1 + (pi alpha x / 2)^2)
+        return distance.mul_(0.5 * math.pi * alpha).square_().add_(1.0).reciprocal_().mul_(0.5 * alpha)
+    return _fire(distance, surrogate_function)[1]
 
 
 def _forward(neuron: Any, current: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 
-from snn_probe import multistep_neurons
+from snn_probe import multistep_neurons, neurons
 from snn_probe.multistep_neurons import fast_training
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of the largest gradient
@@ -60,7 +60,7 @@ def test_every_option(dtype, tau, decay_input, detach_reset, v_reset, kind):
     compare(node, x, start=currents(3, 101, dtype=dtype, seed=2), end_weight=0.3)
 
 
-@pytest.mark.parametrize("name", multistep_neurons._STEPS)
+@pytest.mark.parametrize("name", neurons._STEPS)
 def test_every_surrogate(name):
     compare(make(surrogate_function=getattr(surrogate, name)()), currents(5, 2, 60))
 

@@ -1,7 +1,7 @@
 """The examples of a probe that passes over them many times, and digests that tell one measurement from another."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class Examples:
     def __init__(self, batches: Batches, device: torch.device):
         self.batches, self.device = batches, device
         self.held: list[tuple[Tensor, Tensor]] | None = []
+        self.order: Callable[[Tensor], Tensor] = lambda inputs: inputs
         self.first: Any = None  # inputs of two examples
         self.count = 0
         extremes = []
@@ -45,8 +46,17 @@ class Examples:
         self.extremes = torch.stack(extremes).aminmax()
         self.sha256 = hashlib.sha256(b"".join(sha256.digest() for sha256 in hashes)).hexdigest()
 
+    def store(self, order: Callable[[Tensor], Tensor]) -> None:
+        """From now on give inputs as ``order`` returns them: the same values, another order in memory."""
+        self.order = order
+        if self.held is not None:
+            self.held = [(order(inputs), labels) for inputs, labels in self.held]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.held) if self.held is not None else dealt(on_device(self.batches, self.device))
+        if self.held is not None:
+            yield from self.held
+        else:
+            yield from ((self.order(x), labels) for x, labels in dealt(on_device(self.batches, self.device)))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,66 @@
+"""Channels-last inputs: the same values, taken where the network takes them, and the same answers."""
+
+import networks
+import pytest
+import torch
+from torch import nn
+
+from snn_probe.objectives import SDT, TET
+from snn_probe.probes import loss_slice
+from snn_probe.probes.memory_order import best_order, channels_last
+from snn_probe.temporal import probing
+
+
+@pytest.mark.parametrize(("shape", "outermost"), [((5, 3, 4, 6), 0), ((5, 2, 3, 4, 6), 1)])
+def test_the_same_values_in_another_order(shape, outermost):
+    x = torch.randn(shape)
+    found = channels_last(x)
+    assert torch.equal(found, x) and found.stride(-3) == 1
+    assert max(range(x.ndim), key=found.stride) == outermost  # streams lie time first
+
+
+def test_every_timestep_of_a_stream_is_channels_last():
+    frame = channels_last(torch.randn(5, 2, 3, 4, 6)).transpose(0, 1)[1]
+    assert frame.is_contiguous(memory_format=torch.channels_last)
+    merged = channels_last(torch.randn(5, 2, 3, 4, 6)).transpose(0, 1).flatten(0, 1)
+    assert merged.is_contiguous(memory_format=torch.channels_last)
+
+
+class Viewing(nn.Module):
+    """Two timesteps of a linear read-out that flattens with ``view``."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.read = nn.Conv2d(2, 3, 3), nn.Linear(3 * 6 * 6, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return torch.stack([self.read(x.view(len(x), -1))] * 2)
+
+
+def test_a_network_that_refuses_it_keeps_its_inputs():
+    model, x = Viewing(), torch.randn(3, 2, 8, 8)
+    order = best_order(model, x[:2])
+    assert order(x) is x
+    batches = [(x, torch.tensor([0, 1, 2]))]
+    found = loss_slice(model, batches, [SDT()], alphas=[0.0]).table["loss"][0]
+    assert found == pytest.approx(SDT()(model(x), batches[0][1], {}).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("inputs", [torch.randn(3, 7), torch.randint(0, 9, (3, 2, 4, 4)), torch.randn(3, 2, 4)])
+def test_other_inputs_stay(inputs):
+    assert best_order(nn.Identity(), inputs)(inputs) is inputs
+
+
+@pytest.mark.parametrize("num_steps", [None, 4])
+def test_the_same_losses(num_steps):
+    """In float64, where no spike flips by rounding."""
+    model = networks.convolutional(num_steps)
+    x, labels = networks.examples(8, num_steps)
+    order = best_order(model, x[:2])
+    assert order(x).stride(-3) == 1
+    with probing(model), torch.no_grad():
+        logits = model(x)
+        assert torch.allclose(model(order(x)), logits, rtol=1e-12, atol=1e-12)
+    found = loss_slice(model, [(x, labels)], [TET()], alphas=[0.0, 0.5]).table["loss"]
+    assert found[0] == pytest.approx(TET()(logits, labels, {}).item(), rel=1e-12)
