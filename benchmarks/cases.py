@@ -6,6 +6,7 @@ from torch import nn
 from snn_probe.checkpoint import build_model
 from snn_probe.config import RunConfig
 from snn_probe.data import load
+from snn_probe.models import build
 from snn_probe.models.tiny import tiny
 from snn_probe.models.vgg import vggsnn
 from snn_probe.temporal import from_spikingjelly
@@ -20,6 +21,14 @@ def vgg_case(count: int, size: int):
     model = from_spikingjelly(vggsnn(input_shape=(2, 48, 48), num_classes=10, width=0.5))
     inputs = (torch.rand(count * size, T, 2, 48, 48) < 0.1).float() * 2
     labels = torch.randint(0, 10, (count * size,))
+    return settled(model, inputs[:size]), list(zip(inputs.split(size), labels.split(size), strict=True))
+
+
+def resnet_case(count: int, size: int):
+    """Half-width ResNet-19 on 32x32 images shown T times."""
+    torch.manual_seed(0)
+    model = build("resnet19", input_shape=(3, 32, 32), num_classes=10, num_steps=T, width=0.5)
+    inputs, labels = torch.rand(count * size, 3, 32, 32), torch.randint(0, 10, (count * size,))
     return settled(model, inputs[:size]), list(zip(inputs.split(size), labels.split(size), strict=True))
 
 

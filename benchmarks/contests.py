@@ -65,16 +65,26 @@ class Contest:
 
 def alternate(peer: Callable[[], object], ours: Callable[[], object], repeats: int) -> tuple[list[str], str]:
     """Median seconds of both, and the median ratio of a pair with the smallest and the largest."""
-    pairs = [(seconds(peer), seconds(ours)) for _ in range(repeats)]
+    pairs = timed_pairs(peer, ours, repeats)
     ratios = sorted(a / b for a, b in pairs)
     medians = [f"{statistics.median(times):.3g} s" for times in zip(*pairs, strict=True)]
     return medians, f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
-def seconds(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
+def timed_pairs(
+    peer: Callable[[], object],
+    ours: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[tuple[float, float]]:
+    """Seconds of both, in turn."""
+
+    def seconds(function: Callable[[], object]) -> float:
+        began = clock()
+        function()
+        return clock() - began
+
+    return [(seconds(peer), seconds(ours)) for _ in range(repeats)]
 
 
 def peak_megabytes(name: str, side: str) -> float:

@@ -2,14 +2,15 @@
 
 import torch
 import torch.nn.functional as F
-from cases import T, tiny_case, vgg_case
+from cases import T, resnet_case, tiny_case, vgg_case
 from contests import Contest, Work
 
 from snn_probe.probes import fisher_trace
 from snn_probe.results import Result
 
 CASES = {
-    "vggsnn": ("VGGSNN half width 2x48x48, T=10", vgg_case, (1, 6)),
+    "vggsnn": ("VGGSNN half width 2x48x48, T=10", vgg_case, (2, 8)),
+    "resnet19": ("ResNet-19 half width 3x32x32, T=10", resnet_case, (2, 8)),
     "tiny": ("tiny on event-digits, T=10", tiny_case, (4, 64)),
 }
 ERROR = (
@@ -83,5 +84,5 @@ MEMORY = [
     Contest(
         f"memory-{key}", f"Fisher, {text}, one batch of {size}", "plain training step", training_step(case, size), ""
     )
-    for key, (text, case, (_, size)) in {**CASES, "vggsnn": (CASES["vggsnn"][0], vgg_case, (1, 16))}.items()
+    for key, (text, case, (_, size)) in CASES.items()
 ]
