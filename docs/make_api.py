@@ -22,6 +22,7 @@ PUBLIC = {
     "snn_probe.probes.directions": ("random_direction", "filter_normalized", "direction_between", "pca_plane", "Plane"),
     "snn_probe.results": ("Result", "save", "load", "combine"),
     "snn_probe.slices": ("combine_slices", "slices", "Slice"),
+    "snn_probe.shards": ("merged", "holes"),
     "snn_probe.flatness": ("flatness", "flatness_spread"),
     "snn_probe.gallery": ("figure_names", "figure_options", "draw", "figure_bytes"),
     "snn_probe.figure_style": ("style", "add_legend", "Handles"),

@@ -16,6 +16,7 @@ from snn_probe.data_command import data
 from snn_probe.doctor_command import doctor
 from snn_probe.export_command import export
 from snn_probe.interrupts import listening
+from snn_probe.merge_command import merge
 from snn_probe.presets_command import presets
 from snn_probe.probe_commands import COMMANDS
 from snn_probe.report_command import report
@@ -136,7 +137,7 @@ def show(file: Path, as_json: bool) -> None:
     click.echo(strict_json(document(file)) if as_json else "\n".join(describe(file)))
 
 
-for command in (train, presets, data, *COMMANDS, export, reproduce, report, doctor, completion):
+for command in (train, presets, data, *COMMANDS, merge, export, reproduce, report, doctor, completion):
     main.add_command(command)
 
 

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 _log = logging.getLogger(__name__)
 
+LEFTOVERS = ".snn_probe-*.tmp"  # what a process that was killed while it wrote leaves
+
 MOST_TEXT = 2**28  # bytes of a file of text or JSON; the largest result here has a hundredth
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -54,6 +56,24 @@ def write_atomically(
         raise refused(path, place, error) from error
     _sync_folder(place.parent)
     _log.debug("Wrote %s", os.fspath(path))
+
+
+def write_if_new(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Like :func:`write_atomically`, but a file that holds just this is left as it is."""
+    wanted = content.encode() if isinstance(content, str) else content
+    with contextlib.suppress(OSError):
+        place = Path(path)
+        if place.is_file() and place.stat().st_size == len(wanted) and place.read_bytes() == wanted:
+            return
+    write_atomically(path, wanted)
+
+
+def remove_leftovers(folder: Path, *, below: bool = False) -> None:
+    """Remove the beginnings of files that killed processes left in ``folder``, and ``below`` it. It must be held
+    (:mod:`snn_probe.folder_lock`): those of a process that still writes look alike."""
+    for file in sorted(folder.rglob(LEFTOVERS) if below else folder.glob(LEFTOVERS)):
+        if file.is_symlink() or not file.is_dir():
+            file.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:

@@ -1,20 +1,35 @@
 """``snnprobe landscape``: slices of the loss along random directions, eigenvectors, a line or the plane of a run."""
 
 import functools
-import itertools
 import logging
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from snn_probe.probe_options import OBJECTIVES, ObjectiveName, objective_of, shared
+from snn_probe.slice_lines import LEVEL, RADIUS, lines, report_flatness
 
 KINDS = ("random", "eigenvectors", "pca")
 
 _log = logging.getLogger(__name__)
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """The shard that --shard names, as (i, n)."""
+    if value is None:
+        return None
+    from snn_probe.shards import shard_of
+
+    try:
+        return shard_of(value, os.environ)
+    except ValueError as error:
+        raise click.UsageError(f"--shard: {error}") from None
 
 
 @click.command()
@@ -34,36 +49,63 @@ _log = logging.getLogger(__name__)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the random directions.")
 @click.option("--num-directions", default=1, show_default=True, type=click.IntRange(min=1),
               help="Random slices per checkpoint, of the seeds from --seed on, for the spread of flatness.")  # fmt: skip
-@click.option("--level", default=0.1, show_default=True, type=click.FloatRange(min=0, min_open=True),
-              help="Flatness: how far the loss stays below this above the network's own.")  # fmt: skip
-@click.option("--radius", type=click.FloatRange(min=0, min_open=True),
-              help="Flatness: mean rise of the loss at this distance.  [half of what the grid reaches]")  # fmt: skip
+@click.option("--shard", metavar="I/N", callback=_shard,
+              help="Measure the I-th of N parts of the grid alone, without figures; snnprobe merge joins them. slurm: the "
+                   "part of this task of a SLURM job array.")  # fmt: skip
+@LEVEL
+@RADIUS
 def landscape(
-    subjects: tuple[Any, ...], objectives, plane, points, reach, along, other, seed, num_directions, level, radius,
+    subjects: tuple[Any, ...], objectives, plane, points, reach, along, other, seed, num_directions, shard, level, radius,
     **options: Any,
 ) -> None:  # fmt: skip
     """Loss and accuracy along a line or on a plane through the weights; a half-finished grid is continued."""
+    from snn_probe.landscape_efforts import landscape_efforts
     from snn_probe.measuring import Measurement, default_out, run
 
     _check_directions(subjects, plane, along, other, num_directions)
     if radius is not None and radius > (reach or 1.0) and (along != "pca" or reach):
         raise click.UsageError(f"--radius is {radius:g}, but the grid reaches {reach or 1.0:g}; give at most that.")
+    if shard and (radius is not None or _given("level")):
+        raise click.UsageError("Flatness needs the whole grid; give --level and --radius to snnprobe merge.")
     options["out"] = options["out"] or default_out(subjects)
     partials: list[Path] = []
 
     def measure(job, seed):
         partials.append(job.path.with_suffix(".partial.json"))
         way = _way(job, along, other, plane or along == "pca", objectives[0], seed)
-        return _slice(job, partials[-1], objectives, way, way.axes(points, reach, plane or along == "pca"), seed)
+        axes = way.axes(points, reach, plane or along == "pca")
+        return _slice(job, partials[-1], objectives, way, axes, seed, split=options["split"], shard=shard)
 
+    efforts = landscape_efforts(
+        lambda job: {name: objective_of(name, job) for name in objectives},
+        None if along == "eigenvectors" else lambda job: _way(job, along, other, plane, objectives[0], seed).directions,
+        points=_points(points, plane or along == "pca", shard),
+        plane=plane or along == "pca",
+    )
     wanted = []
     for chosen in range(seed, seed + num_directions):
         name = "landscape" if num_directions == 1 else f"landscape_seed{chosen}"
-        wanted.append(Measurement(name, functools.partial(measure, seed=chosen), _lines, "landscape"))
-    results = run(wanted, subjects, **options)
-    _report_flatness(results, level, radius, options["out"] / "flatness.csv", quiet=options["as_json"])
+        wanted.append(Measurement(name, functools.partial(measure, seed=chosen), lines, "landscape", efforts))
+    results = run(wanted, subjects, shard=shard, **options)
+    if not results:
+        return  # a dry run
+    if shard:
+        said = f"When parts 1 to {shard[1]} are all done: snnprobe merge {options['out']}"
+        click.echo(said, err=options["as_json"])
+    else:
+        report_flatness(results, level, radius, options["out"] / "flatness.csv", quiet=options["as_json"])
     for path in partials:  # the results are saved whole by now
         path.unlink(missing_ok=True)
+
+
+def _points(along_each: int, plane: bool, shard: tuple[int, int] | None) -> int:
+    """How many points the grid has, or this shard of it."""
+    count = along_each**2 if plane else along_each
+    return count if shard is None else math.ceil(count / shard[1])
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _check_directions(subjects, plane: bool, along: str, other: Path | None, num_directions: int) -> None:
@@ -168,76 +210,59 @@ def _plane_of_run(job: Any) -> _Way:
     return _Way(plane.directions, f"first two principal components of {len(run)} epochs", trajectory, plane.explained)
 
 
-def _slice(job: Any, partial: Path, objectives: tuple[str, ...], way: _Way, axes, seed: int) -> Any:
-    """The slice; its points are kept in ``partial`` as they come, and those found there of equal settings not redone."""
+def _slice(
+    job: Any, partial: Path, objectives: tuple[str, ...], way: _Way, axes, seed: int, *, split: str, shard
+) -> Any:
+    """The slice; its points are kept in ``partial`` as they come, and those found there of equal settings not redone.
+    Nor are, of a shard, those that are found in what shards have written to the same folder."""
+    from snn_probe.measuring import stamped
     from snn_probe.probes import loss_slice
     from snn_probe.progress import Progress
-    from snn_probe.results import load, save
+    from snn_probe.results import save
+
+    def with_way(result):
+        return replace(result, settings={**result.settings, **way.settings()})
 
     def keep(result):
-        save(replace(result, source=dict(job.checkpoint.card)), partial)
+        count = result.settings["num_examples"]
+        save(stamped(with_way(result), job.file, job.checkpoint, split, count), partial)
 
     def measured(known):
         losses = {name: objective_of(name, job) for name in objectives}
         grid = dict(alphas=axes[0], betas=axes[1], seed=seed, directions=way.directions)
         return loss_slice(
-            job.model, job.batches.iterable, losses, save=keep, progress=Progress, resume=known, **grid
+            job.model, job.batches.iterable, losses, save=keep, progress=Progress, resume=known,
+            shard=shard, elsewhere=elsewhere, **grid,
         )  # fmt: skip
 
-    known = None
-    if partial.exists():
-        try:
-            known = load(partial)
-        except ValueError as error:
-            _log.warning("%s", f"{error} Its points are measured again.")
+    known, elsewhere = _found_before(job.path, partial, shard)
     try:
         found = measured(known)
     except ValueError as error:
         if known is None or not str(error).startswith("resume was measured with other"):
             raise
         found = measured(None)
-    return replace(found, settings={**found.settings, **way.settings()})
+    return with_way(found)
 
 
-def _lines(result: Any) -> list[str]:
-    lines = []
-    for name, rows in result.table.groupby("objective", sort=False):
-        here = rows[(rows["alpha"] == 0) & (rows["beta"] == 0)]
-        centre = "the network itself is not on the grid"
-        if len(here):
-            centre = f"{here['loss'].iloc[0]:.4g} at the network itself"
-        lost = int((~rows["finite"]).sum())
-        lines.append(f"  {name}: {centre}, {rows['loss'].min():.4g} to {rows['loss'].max():.4g} over {len(rows)} points"
-                     + (f", {lost} not finite" if lost else ""))  # fmt: skip
-    explained = result.settings.get("explained")
-    said = [f"  the plane holds {sum(explained):.1%} of the run's squared distances"] if explained else []
-    return [f"  along {result.settings['directions']}", *lines, *said]
+def _found_before(path: Path, partial: Path, shard: tuple[int, int] | None) -> tuple[Any, dict[str, Any]]:
+    """What is stored of this slice, or of this shard of it; and of other shards, by their files."""
+    from snn_probe.shards import shard_files
+
+    if shard is None:
+        return _stored([partial])[1], {}
+    name = path.name.rpartition(".shard-")[0]
+    files = shard_files(path.parent).get(name, {})
+    known = _stored(files.pop(shard, []))[1]
+    return known, {file: found for file, found in map(_stored, files.values()) if found is not None}
 
 
-def _report_flatness(results: list[Any], level: float, radius: float | None, file: Path, *, quiet: bool) -> None:
-    """Extent below a level and mean rise at a radius, per checkpoint and objective, with the spread over directions."""
-    from snn_probe.files import write_atomically
-    from snn_probe.flatness import flatness, flatness_spread
-    from snn_probe.slices import combine_slices
+def _stored(files: Iterable[Path]) -> tuple[str, Any]:
+    """The fullest of some files of one shard, with its name; None for the result where none can be read."""
+    from snn_probe.shards import fullest
 
-    table = combine_slices(results)
-    if not ((table["alpha"] == 0) & (table["beta"] == 0)).any():
-        return  # a grid without the network itself has no flatness
-    ends = [axis(table[name]) for name, axis in itertools.product(("alpha", "beta"), (min, max)) if table[name].any()]
-    radius = radius if radius is not None else 0.5 * min(map(abs, ends))
-    if radius == 0.0:
-        return
-    found = flatness(table, level=level, radius=radius)
-    write_atomically(file, found.to_csv(index=False))
-    click.echo(file, err=quiet)
-    if quiet:
-        return
-    spread = flatness_spread(found)
-    click.echo(f"flatness (loss up to {level:g} above the network's; rise at {radius:g})")
-    for row in spread.itertuples():
-        many = f" +- {row.rise_std:.2g} over {row.n} directions" if row.n > 1 else ""
-        bound = "" if row.complete else " at least"
-        what = "length" if row.dimensions == 1 else "area"
-        epoch = "" if row.epoch is None or row.epoch != row.epoch else f" epoch {row.epoch}"
-        click.echo(f"  {row.run}{epoch} {row.objective}: {what}{bound} {row.extent:.4g} "
-                   f"({row.share:.1%} of the grid), rise {row.rise:.4g}{many}")  # fmt: skip
+    try:
+        return fullest(files) or ("", None)
+    except ValueError as error:
+        _log.warning("%s", f"{error}; its points are measured again.")
+        return "", None

@@ -8,8 +8,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -21,17 +23,15 @@ from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of
 from snn_probe.probes.directions import Direction
 from snn_probe.probes.examples import Examples, digest
+from snn_probe.probes.memory_order import best_order
 from snn_probe.probes.moved import MovedWeights
 from snn_probe.probes.point import Objective, Point, described, measure, named_objectives, watched_currents
 from snn_probe.results import Result
+from snn_probe.shards import PROBE, Coordinates, Shard, check_shard, differing, own_points
 from snn_probe.temporal import Batches, check_temporal, probing
 
-PROBE = "loss_slice"
-
 _ZERO = 1e-12  # share of the largest coordinate up to which a coordinate is a rounded 0
-_DERIVED = ("direction_norms", "direction_cosine")  # follow from the directions, up to rounding on another device
-
-Coordinates = tuple[float, float]
+_COLUMNS = ("objective", "alpha", "beta", "loss", "accuracy", "finite")
 
 
 def loss_slice(
@@ -44,6 +44,8 @@ def loss_slice(
     directions: Direction | Sequence[Direction] | None = None,
     params: Predicate | None = None,
     seed: int = 0,
+    shard: Shard | None = None,
+    elsewhere: Mapping[str, Result] | None = None,
     resume: Result | None = None,
     save: Callable[[Result], None] | None = None,
     save_every: float = 10.0,
@@ -64,15 +66,21 @@ def loss_slice(
     measured. ``save(result so far)`` is called about every ``save_every`` seconds and when measuring ends, also by an
     error or an interrupt; ``resume`` takes such a result, and only the other points are measured. ``progress(points,
     label)`` may wrap the points to show how far it is. Where processes share the work the first alone calls ``save``
-    and ``progress``, and its ``resume`` counts. The model's own weights never move.
+    and ``progress``, and its ``resume`` and ``elsewhere`` count. The model's own weights never move.
 
-    Raises ValueError for a bad argument, directions of another network, a ``resume`` of other settings, weights or
-    examples, and for a model or batches that break their contracts.
+    ``shard`` (i, n) measures the i-th of n parts of the grid alone, equal in size, scattered over it and the same for
+    every call with this grid; ``elsewhere``, {name for messages: result of other shards, of any n}, says which of them
+    need no measuring any more. :mod:`snn_probe.shards` puts the results together.
+
+    Raises ValueError for a bad argument, directions of another network, a ``resume`` or ``elsewhere`` of other
+    settings, weights or examples, and for a model or batches that break their contracts.
     """
     began = time.perf_counter()
     objectives = named_objectives(objectives)
     alphas, betas = _axis("alphas", alphas), _axis("betas", betas)
     check_whole("seed", seed, low=0)
+    if shard is not None:
+        check_shard(shard)
     with probing(model):
         with together():
             chosen = {name: p.detach() for name, p in trainable(model, params=params).items()}
@@ -91,14 +99,20 @@ def loss_slice(
             }
             with torch.no_grad():
                 check_labels("A batch", torch.stack(examples.extremes), model(examples.first).shape[-1])
-            measured = _measured(resume, settings)
-        found, seconds_before = gathered(measured)[0]
+            examples.store(best_order(model, examples.first))
+            known = _measured("resume", resume, settings)
+            others = {at for name, result in (elsewhere or {}).items() for at in _measured(name, result, settings)}
+            seconds = float(resume.environment.get("seconds") or 0.0) if resume is not None else 0.0
+        found, others, seconds = gathered((known, others, seconds))[0]
 
         def so_far() -> Result:
             rows = _rows(found, objectives, alphas, betas)
-            return record.result(PROBE, rows, settings, model=model, began=began - seconds_before)
+            result = record.result(PROBE, rows, settings, model=model, began=began - seconds)
+            return result if rows else replace(result, table=pd.DataFrame(columns=list(_COLUMNS)))
 
-        missing = [(a, b) for a in alphas for b in betas if (a, b) not in found]
+        points = [(a, b) for a in alphas for b in betas]
+        points = points if shard is None else own_points(points, shard)
+        missing = [at for at in points if at not in found and at not in others]
         with (
             torch.no_grad(),
             values_only(model),
@@ -147,25 +161,25 @@ def _origin(weights: MovedWeights, seed: int) -> dict[str, Any]:
     }
 
 
-def _measured(resume: Result | None, settings: dict[str, Any]) -> tuple[dict[Coordinates, Point], float]:
-    """The points of an earlier, unfinished result of the same settings, and the seconds they took."""
-    if resume is None:
-        return {}, 0.0
-    if not isinstance(resume, Result) or resume.probe != PROBE:
-        raise ValueError("resume is no result of loss_slice; give one that save received, or None to start anew.")
-    compared = {name: value for name, value in settings.items() if name not in _DERIVED}
-    if other := [name for name, value in compared.items() if resume.settings.get(name) != value]:
+def _measured(name: str, result: Result | None, settings: dict[str, Any]) -> dict[Coordinates, Point]:
+    """The points of another, perhaps unfinished, result of the same settings; ``name`` is for messages."""
+    if result is None:
+        return {}
+    if not isinstance(result, Result) or result.probe != PROBE:
+        raise ValueError(f"{name} is no result of loss_slice; give one that save received, or None to start anew.")
+    if other := differing(settings, result.settings):
+        instead = "None to start anew" if name == "resume" else "remove it"
         raise ValueError(
-            f"resume was measured with other {', '.join(other)}; give the same arguments, network and examples, "
-            "or None to start anew."
+            f"{name} was measured with other {', '.join(other)}; give the same arguments, network and examples, "
+            f"or {instead}."
         )
     found = {}
-    for at, rows in resume.table.groupby(["alpha", "beta"], sort=False):
+    for at, rows in result.table.groupby(["alpha", "beta"], sort=False):
         losses = dict(zip(rows["objective"], rows["loss"].astype(float), strict=True))
         finite = dict(zip(rows["objective"], rows["finite"].astype(bool), strict=True))
         if losses.keys() == settings["objectives"].keys():
             found[at] = Point(losses, float(rows["accuracy"].iloc[0]), finite)
-    return found, float(resume.environment.get("seconds") or 0.0)
+    return found
 
 
 def _rows(found: Mapping[Coordinates, Point], objectives: Iterable[str], alphas, betas) -> list[dict[str, Any]]:
