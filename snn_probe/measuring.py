@@ -2,52 +2,36 @@
 
 import itertools
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
-from snn_probe.checkpoint import Checkpoint, build_model
+from snn_probe.checkpoint import Checkpoint
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, leads, own_device, processes, together
-from snn_probe.files import write_atomically
+from snn_probe.dry_run import dry_run
+from snn_probe.evaluation import fires
+from snn_probe.files import write_if_new
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
+from snn_probe.measurement import Job, Measurement, prepared
 from snn_probe.memory import halving
-from snn_probe.own import is_own
-from snn_probe.own_network import check_own_network
-from snn_probe.progress import Progress
-from snn_probe.results import Result, save
+from snn_probe.progress import Progress, Remaining
+from snn_probe.results import Result, load, save, strict_json
+from snn_probe.run_folder import described
+from snn_probe.shards import Shard, shard_path
 from snn_probe.slices import table_of
 from snn_probe.subjects import Subject, stage_of
-from snn_probe.system import load_split
 
-DEFAULT_EXAMPLES = 512
+_FIRST = 16  # examples in which a network is expected to fire
 
-
-@dataclass(frozen=True)
-class Job:
-    """One checkpoint under a probe: its file, its network, its batches (with progress), and where its result goes."""
-
-    file: Path
-    checkpoint: Checkpoint
-    model: Any
-    batches: Any
-    path: Path
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A probe to run on each checkpoint: the name of its files, the call, what to print of a result, and the name of
-    the table and figures that it shares with others (None: its own)."""
-
-    name: str
-    measure: Callable[[Job], Result]
-    lines: Callable[[Result], list[str]]
-    together: str | None = None
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -62,29 +46,38 @@ def run(
     as_json: bool,
     data_root: Path | None,
     device: str,
+    planned_devices: int | None = None,
+    shard: Shard | None = None,
 ) -> list[Result]:
-    """Measure each subject, save each result, print lines of it, and draw those of a probe in one figure.
+    """Measure each subject, save each result, print lines of it, and draw those of a probe in one figure. With
+    ``planned_devices`` nothing of this: print what it would cost on so many.
 
     Under torchrun the processes share the work, from here to the end of the command; the first alone writes and prints.
+    Of a ``shard`` the results are parts: they are saved as such, and nothing is made of all together.
     """
+    common: dict[str, Any] = dict(
+        split=split, num_examples=num_examples, batch_size=batch_size, data_root=data_root, device=device
+    )
+    if planned_devices is not None:
+        for line in dry_run(measurements, subjects, devices=planned_devices, **common):
+            click.echo(line)
+        return []
     click.get_current_context().with_resource(_shared_work(device))
     out = out or default_out(subjects)
     written: list[Path] = []
     found: dict[str, list[Result]] = {}
     for wanted in measurements:
-        for subject, label in zip(subjects, labels(subjects), strict=True):
-            written.append(out / f"{wanted.name}_{label}.json")
-            result = _measured(wanted, subject, written[-1], split, num_examples, batch_size, data_root, device)
+        pairs = list(zip(subjects, labels(subjects), strict=True))
+        for subject, label in Remaining(pairs, f"{wanted.name} of all checkpoints") if len(pairs) > 1 else pairs:
+            path = out / f"{wanted.name}_{label}.json"
+            written.append(path if shard is None else shard_path(path, shard))
+            result = _measured(wanted, subject, written[-1], **common)
             found.setdefault(wanted.together or wanted.name, []).append(result)
             if not as_json:
-                source, said = result.source, wanted.lines(result)
-                said_of = (
-                    f"{source['run']}, epoch {source['epoch']}" if "epoch" in source else source["config"]["model"]
-                )
-                click.echo("\n".join([f"{subject.file}  ({said_of})", *said]))
+                say(subject.file, result, wanted.lines(result))
     with together():
         if leads():
-            _finish(found, written, out, no_figure=no_figure, as_json=as_json)
+            finish({} if shard else found, written, out, no_figure=no_figure, as_json=as_json)
     return [result for results in found.values() for result in results]
 
 
@@ -99,13 +92,24 @@ def _shared_work(device: str) -> Iterator[None]:
             yield
 
 
-def _finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, no_figure: bool, as_json: bool) -> None:
+def say(file: Path, result: Result, lines: list[str]) -> None:
+    """Print what was measured, and these lines of its result."""
+    source = result.source
+    settings = result.settings
+    said_of = f"{source['run']}, epoch {source['epoch']}" if "epoch" in source else source["config"]["model"]
+    on = f", on {settings['num_examples']} examples of the {settings['split']} split"
+    if frozen := settings.get("frozen_parameters"):
+        lines = [*lines, f"  frozen, and so left out: {', '.join(frozen[:3])}{', ...' * (len(frozen) > 3)}"]
+    click.echo("\n".join([f"{file}  ({said_of}{on})", *lines]))
+
+
+def finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, no_figure: bool, as_json: bool) -> None:
     """The tables and figures of several results together; then say what was written."""
     others: list[Path] = []
     for name, results in found.items():
         if len(results) > 1:
             others.append(out / f"{name}.csv")
-            write_atomically(others[-1], table_of(results).to_csv(index=False))
+            write_if_new(others[-1], table_of(results).to_csv(index=False))
         if not no_figure:
             others += figures(results, out, ("png", "pdf"))
     if as_json:
@@ -119,6 +123,7 @@ def _measured(
     wanted: Measurement,
     subject: Subject,
     written: Path,
+    *,
     split: str,
     num_examples: int | None,
     batch_size: int,
@@ -126,41 +131,46 @@ def _measured(
     device: str,
 ) -> Result:
     """The saved result of one measurement of one checkpoint, always in full precision."""
-    checkpoint = subject.load()
-    data, count = examples(checkpoint, split, num_examples, data_root)
+    checkpoint, data, count, model = prepared(subject, split, num_examples, data_root, device)
     what = f"{wanted.name} {subject.file.stem}"
-    model = build_model(checkpoint).to(own_device(device))
-    if is_own(checkpoint.config.model):
-        network = checkpoint.card["network"]
-        check_own_network(checkpoint.config.model, model, data, checkpoint.stage.num_steps, network)
 
     def measured(at_once: int) -> Result:
         return wanted.measure(Job(subject.file, checkpoint, model, Progress(batches(data, at_once), what), written))
 
-    found = halving(measured, min(batch_size, count), what)
-    settings = {**found.settings, "split": split, "num_examples": count}
-    source = {**checkpoint.card, "file": subject.file.name, "stage": stage_of(checkpoint)}
-    result = replace(found, settings=settings, source=source)
+    if not fires(model, data.take(torch.arange(min(_FIRST, count)))[0]):
+        _log.warning("%s", f"No spiking layer of {subject.file} fires in the first {min(_FIRST, count)} examples.")
+    result = stamped(halving(measured, min(batch_size, count), what), subject.file, checkpoint, split, count)
     with together():
         if leads():
+            _warn_of_replaced(written, result)
             save(result, written)
     return result
 
 
-def examples(
-    checkpoint: Checkpoint, split: str, num_examples: int | None, data_root: Path | None = None
-) -> tuple[Any, int]:
-    """The first ``num_examples`` of the split (512, or all if fewer); of train only what was trained on."""
-    config = checkpoint.config
-    common: dict[str, Any] = dict(stage=checkpoint.stage, data_root=data_root)
-    data = load_split(config, split, **common)
-    most = len(data) if split != "train" or config.train_examples is None else config.train_examples
-    wanted = min(DEFAULT_EXAMPLES, most) if num_examples is None else num_examples
-    if wanted > most:
-        raise ValueError(
-            f"--num-examples is {wanted}, but the {split} split of this run has {most} examples; give at most that."
-        )
-    return load_split(config, split, num_examples=wanted, **common), wanted
+def _warn_of_replaced(written: Path, result: Result) -> None:
+    """A warning where this result takes the place of one that was measured with other settings, or on another run."""
+    if not written.exists():
+        return
+    try:
+        stored = load(written)
+    except ValueError:
+        return
+    old, new = ({**one.settings, "run": one.source.get("run")} for one in (stored, result))
+    new = json.loads(strict_json(new))
+    changed = {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    if changed:
+        _log.warning("%s", f"The result in {written} was measured with other settings ({described(changed)}) and is "
+                     "replaced; give another folder with --out to keep both.")  # fmt: skip
+
+
+def stamped(result: Result, file: Path, checkpoint: Checkpoint, split: str, num_examples: int) -> Result:
+    """The result with what is known of the checkpoint and of the examples that it was measured on."""
+    settings = {**result.settings, "split": split, "num_examples": num_examples}
+    return replace(
+        result,
+        settings=settings,
+        source={**checkpoint.card, "file": file.name, "stage": stage_of(checkpoint)},
+    )
 
 
 def default_out(subjects: tuple[Subject, ...]) -> Path:
@@ -188,5 +198,5 @@ def figures(results: list[Result], folder: Path, formats: tuple[str, ...]) -> li
         figure = draw(name, table, **figure_options(name, results))
         for suffix in formats:
             written.append(folder / f"{name}.{suffix}")
-            write_atomically(written[-1], figure_bytes(figure, suffix))
+            write_if_new(written[-1], figure_bytes(figure, suffix))
     return written

@@ -17,13 +17,21 @@ from snn_probe.probe_options import OBJECTIVE, objective_of, shared, shared_simu
 @click.option("--seed", default=0, show_default=True, help="For sampled labels.")
 def fisher(subjects: tuple[Any, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any) -> None:
     """Fisher trace of every layer at every timestep, and the information centroid."""
-    from snn_probe.measuring import Measurement, run
+    from snn_probe.measurement import Measurement, once
+    from snn_probe.measuring import run
     from snn_probe.probes import fisher_trace
 
     def measure(job):
         return fisher_trace(job.model, job.batches, group_size=group_size, labels=labels, readout=readout, seed=seed)
 
-    run([Measurement("fisher", measure, _fisher_lines)], subjects, **options)
+    def passes(settings, batch):
+        """The graph of the first t logits ends at step t, where it can; what has no contraction takes each group."""
+        steps = settings["num_steps"]
+        one = (steps + 1) / 2 if settings["one_graph_per_step"] else steps
+        groups = batch // group_size if settings["looped_layers"] else 0
+        return 1, one * (1 + groups), 0
+
+    run([Measurement("fisher", measure, _fisher_lines, efforts=once(measure, passes))], subjects, **options)
 
 
 def _fisher_lines(result: Any) -> list[str]:
@@ -94,7 +102,8 @@ def _layers(subjects: tuple[Any, ...], layers: tuple[str, ...]) -> dict[str, dic
 
 def _curvature(objective, quantities, k, tol, num_probes, **common: Any) -> list[Any]:
     """The measurements that the quantities name."""
-    from snn_probe.measuring import Measurement
+    from snn_probe.curvature_efforts import curvature_effort
+    from snn_probe.measurement import Measurement
     from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_trace
 
     probes = {"eigenvalues": (hessian_eigenvalues, dict(k=k, tol=tol)), "trace": (hessian_trace, {}), "density": (hessian_density, {})}  # fmt: skip
@@ -104,10 +113,11 @@ def _curvature(objective, quantities, k, tol, num_probes, **common: Any) -> list
         if num_probes is not None and quantity != "eigenvalues":
             own = {**own, "num_probes": num_probes}
 
-        def measure(job, probe=probe, own=own):
-            return probe(job.model, job.batches, objective_of(objective, job), **own, **common)
+        def measure(job, probe=probe, own=own, **fewer):
+            return probe(job.model, job.batches, objective_of(objective, job), **{**own, **fewer}, **common)
 
-        wanted.append(Measurement(f"hessian_{quantity}", measure, _hessian_lines))
+        effort = curvature_effort(quantity, measure, k=k, num_probes=num_probes, operator=common["operator"])
+        wanted.append(Measurement(f"hessian_{quantity}", measure, _hessian_lines, efforts=(effort,)))
     return wanted
 
 
@@ -131,7 +141,8 @@ def _hessian_lines(result: Any) -> list[str]:
 @OBJECTIVE
 def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None:
     """Norm of the gradient at each spiking layer's input current, per timestep, with and without the path through time."""
-    from snn_probe.measuring import Measurement, run
+    from snn_probe.measurement import Measurement, once
+    from snn_probe.measuring import run
     from snn_probe.probes import gradient_ratio, temporal_gradient_norms
 
     def lines(result):
@@ -142,14 +153,19 @@ def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None
     def measure(job):
         return temporal_gradient_norms(job.model, job.batches, objective_of(objective, job))
 
-    run([Measurement("gradients", measure, lines)], subjects, **options)
+    run(
+        [Measurement("gradients", measure, lines, efforts=once(measure, lambda settings, batch: (1, 1, 0)))],
+        subjects,
+        **options,
+    )
 
 
 @click.command()
 @shared_simulating
 def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) -> None:
     """Accuracy and loss of the mean of the first t logits."""
-    from snn_probe.measuring import Measurement, run
+    from snn_probe.measurement import Measurement, once
+    from snn_probe.measuring import run
     from snn_probe.probes import timestep_accuracy
 
     def lines(result):
@@ -159,14 +175,19 @@ def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) 
     def measure(job):
         return timestep_accuracy(job.model, job.batches, num_steps=num_steps)
 
-    run([Measurement("timesteps", measure, lines)], subjects, **options)
+    run(
+        [Measurement("timesteps", measure, lines, efforts=once(measure, lambda settings, batch: (1, 0, 0)))],
+        subjects,
+        **options,
+    )
 
 
 @click.command()
 @shared
 def activity(subjects: tuple[Any, ...], **options: Any) -> None:
     """Firing rates, synaptic operations and energy per layer and timestep."""
-    from snn_probe.measuring import Measurement, run
+    from snn_probe.measurement import Measurement, once
+    from snn_probe.measuring import run
     from snn_probe.probes import energy_ratio, spiking_activity
 
     def lines(result):
@@ -177,11 +198,21 @@ def activity(subjects: tuple[Any, ...], **options: Any) -> None:
             .mean()
         )
         total = table[table["layer"] == "all"][["synops", "energy_pj"]].sum()
-        said = [f"  {layer}: {rate:.4f} spikes per neuron and timestep" for layer, rate in rates.items()]
+        said = [
+            f"  {layer}: {rate:.4f} spikes per neuron and timestep{', it never fires' * (rate == 0)}"
+            for layer, rate in rates.items()
+        ]
         return [*said, f"  per example {total['synops']:.4g} synaptic operations, {total['energy_pj'] / 1e3:.4g} nJ, "
                 f"{energy_ratio(result):.2g} of a network without spikes"]  # fmt: skip
 
-    run([Measurement("activity", lambda job: spiking_activity(job.model, job.batches), lines)], subjects, **options)
+    def measure(job):
+        return spiking_activity(job.model, job.batches)
+
+    run(
+        [Measurement("activity", measure, lines, efforts=once(measure, lambda settings, batch: (1, 0, 0)))],
+        subjects,
+        **options,
+    )
 
 
 COMMANDS = (fisher, hessian, gradients, landscape, timesteps, activity)

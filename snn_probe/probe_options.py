@@ -1,5 +1,6 @@
 """Options that the commands measuring networks share, and what they stand for."""
 
+import os
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -35,6 +36,28 @@ class ObjectiveName(click.ParamType):
         return f"[{'|'.join(self.names)}|MODULE:NAME]"
 
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say how many passes it is and what it costs in time, memory and "
+                       "disk, after a short calibration; write nothing.")  # fmt: skip
+DEVICES = click.option("--devices", type=click.IntRange(min=1), metavar="N",
+                       help="With --dry-run: on so many devices, or processes that share the work.  [1]")  # fmt: skip
+
+
+def planned_devices(options: dict[str, Any]) -> int | None:
+    """On how many devices a dry run is to plan, taken from the options; None if it is none."""
+    dry_run, devices = options.pop("dry_run"), options.pop("devices")
+    if not dry_run:
+        if devices is not None:
+            raise click.UsageError(
+                f"--devices {devices} is for --dry-run alone; start processes with torchrun --nproc-per-node={devices}."
+            )
+        return None
+    if options.get("as_json"):
+        raise click.UsageError("--dry-run and --json exclude each other; a dry run has no results to print.")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise click.UsageError("--dry-run calibrates in one process; leave torchrun out and give --devices N.")
+    return devices or 1
+
+
 def _shared(command: Callable, *, simulates: bool) -> Callable:
     @wraps(command)
     def with_subjects(**options: Any) -> None:
@@ -65,6 +88,8 @@ def _shared(command: Callable, *, simulates: bool) -> Callable:
             click.option("--deterministic", is_flag=True,
                          help="Deterministic algorithms alone, also on CUDA; often slower."),
             click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table."),
+            DRY_RUN,
+            DEVICES,
         )
     ):  # fmt: skip
         wrapped = option(wrapped)
@@ -84,6 +109,7 @@ def _with_subjects(options: dict[str, Any], *, simulates: bool) -> dict[str, Any
     from snn_probe.determinism import deterministically
     from snn_probe.own import allowing
 
+    options["planned_devices"] = planned_devices(options)
     if options.pop("deterministic"):
         click.get_current_context().with_resource(deterministically())
     checkpoints, models, weights = (options.pop(name) for name in ("checkpoints", "models", "weights"))

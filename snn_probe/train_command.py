@@ -1,5 +1,6 @@
 """``snnprobe train``."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,82 +12,10 @@ from click.core import ParameterSource
 from snn_probe.completion import DATASETS as SETS
 from snn_probe.completion import METHODS, one_of, preset_names
 from snn_probe.completion import MODELS as NETWORKS
+from snn_probe.probe_options import DEVICES, DRY_RUN, planned_devices
+from snn_probe.train_options import before, class_file, epochs, pairs, stages
 
-
-def _value(text: str) -> Any:
-    """true and false, numbers where the text is one, else the text."""
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-_EXAMPLES = {"hyperparameters": "-p decay=0.5", "neuron": "--neuron leak=0.5"}
-
-
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """``-p decay=0.5`` -> {"decay": 0.5}."""
-    found = {}
-    for item in values:
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{item!r} is not NAME=VALUE; write for example {_EXAMPLES[param.name]}.")
-        found[name] = _value(text)
-    return found
-
-
-def _epochs(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of epochs; write for example 1,5,20.") from None
-
-
-_STAGE_NUMBERS = ("epochs", "num_steps")
-
-
-def _stages(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[dict[str, Any]]:
-    """``epochs=300,num_steps=2`` -> {"epochs": 300, "num_steps": 2}; other names are hyperparameters."""
-    return [_stage(text) for text in values]
-
-
-def _stage(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for item in text.split(","):
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value:
-            raise click.BadParameter(
-                f"{item!r} is not NAME=VALUE; write for example epochs=300,num_steps=2,method=tet."
-            )
-        if name in _STAGE_NUMBERS:
-            if not value.isdigit():
-                raise click.BadParameter(f"{name} is {value!r}; give a whole number of at least 1.")
-            found[name] = int(value)
-        elif name in ("method", "optimizer"):
-            found[name] = value
-        else:
-            found.setdefault("hyperparameters", {})[name] = _value(value)
-    return found
-
-
-def _before(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
-    """``2:300`` and ``sdt:200`` -> what comes before, and its epochs."""
-    if text is None:
-        return None
-    first, _, epochs = text.rpartition(":")
-    if not first or not epochs.isdigit():
-        raise click.BadParameter(f"{text!r} is not {param.metavar}; write for example {param.metavar}.")
-    return first, int(epochs)
-
-
-def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    from snn_probe.data import read_classes
-
-    return read_classes(path)
+_log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -106,7 +35,7 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
               help="Folder of the data sets on the disk.  [$SNNPROBE_DATA]")  # fmt: skip
 @click.option("--download", is_flag=True, help="Fetch the data set first if it is missing.")
 @click.option("--image-size", type=int, help="Side of square images or frames.  [the data set's own]")
-@click.option("--classes", type=click.Path(path_type=Path), callback=_class_file, metavar="FILE",
+@click.option("--classes", type=click.Path(path_type=Path), callback=class_file, metavar="FILE",
               help="Use these classes alone, one folder name per line (imagenet, image-folder).")  # fmt: skip
 @click.option("--model", default="tiny", show_default=True, shell_complete=one_of(*NETWORKS),
               help="tiny, cnn5, vggsnn, vggsnn-woap, resnet19, resnet19-kim, sew-resnet34 or spiking-resnet34; or "
@@ -114,15 +43,15 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 @click.option("--weights", "weights_file", type=click.Path(path_type=Path), metavar="FILE",
               help="Begin from these weights (.pt, .pth, .pth.tar, .safetensors).  [drawn from the seed]")  # fmt: skip
 @click.option("--width", default=1.0, show_default=True, help="Scales every channel count of the network.")
-@click.option("--neuron", multiple=True, callback=_pairs, metavar="NAME=VALUE",
+@click.option("--neuron", multiple=True, callback=pairs, metavar="NAME=VALUE",
               help="leak, scale_input, threshold, reset, detach_reset, surrogate or sharpness; may be repeated.")  # fmt: skip
 @click.option("--num-steps", default=4, show_default=True, help="Timesteps T.")
 @click.option("--epochs", default=20, show_default=True)
-@click.option("--tit", callback=_before, metavar="2:300",
+@click.option("--tit", callback=before, metavar="2:300",
               help="Time inheritance: before that, 300 epochs with 2 timesteps.")  # fmt: skip
-@click.option("--switch", callback=_before, metavar="sdt:200",
+@click.option("--switch", callback=before, metavar="sdt:200",
               help="The first 200 of the epochs with SDT, on the same learning-rate schedule.")  # fmt: skip
-@click.option("--stage", "stages", multiple=True, callback=_stages, metavar="epochs=N,...",
+@click.option("--stage", "stages", multiple=True, callback=stages, metavar="epochs=N,...",
               help="A stage of training: epochs, num_steps, method, optimizer (restart or continue), hyperparameters; "
                    "what it leaves out is as given without stages. Give two or more.")  # fmt: skip
 @click.option("--batch-size", default=64, show_default=True, help="Of all processes together.")
@@ -141,15 +70,19 @@ def _class_file(ctx: click.Context, param: click.Parameter, path: Path | None) -
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("-p", "hyperparameters", multiple=True, callback=_pairs, metavar="NAME=VALUE",
+@click.option("-p", "hyperparameters", multiple=True, callback=pairs, metavar="NAME=VALUE",
               help="Hyperparameter of the objective; may be repeated.")  # fmt: skip
-@click.option("--save-epochs", callback=_epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
+@click.option("--save-epochs", callback=epochs, metavar="1,5,20", help="Epochs whose checkpoints are kept.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [trained_models/<run>]")
 @click.option("--resume", is_flag=True, help="Continue the run in its folder exactly where it stopped.")
-@click.option("--override", is_flag=True, help="With --resume: go on although the configuration is another one.")
+@click.option(
+    "--override", is_flag=True, help="With --resume: go on although the configuration, or the data, are others."
+)
 @click.option("--deterministic", is_flag=True, help="Deterministic algorithms alone, also on CUDA; often slower.")
 @click.option("--tensorboard", is_flag=False, flag_value="", metavar="[DIR]",
               help="Write the metrics for TensorBoard too.  [<out>/tensorboard]")  # fmt: skip
+@DRY_RUN
+@DEVICES
 @click.pass_context
 def train(
     ctx: click.Context, out: Path | None, resume: bool, override: bool, deterministic: bool, tensorboard: str | None, save_epochs: list[int], device: str, data_root: Path | None,
@@ -160,10 +93,11 @@ def train(
     from snn_probe.determinism import deterministically
     from snn_probe.distributed import processes, rank
     from snn_probe.own import allowing
-    from snn_probe.progress import Progress
+    from snn_probe.progress import Progress, Remaining
     from snn_probe.run_folder import RunFolder
     from snn_probe.training import train as train_epochs
 
+    devices = planned_devices(options)
     if override and not resume:
         raise click.UsageError("--override changes how a run goes on; give --resume too.")
     if deterministic:
@@ -185,6 +119,12 @@ def train(
     if config.amp == "fp16" and device == "cpu":
         click.echo("Warning: fp16 is very slow on a CPU; give --amp bf16 or --amp off.", err=True)
     run = RunFolder(folder)
+    if resume and not run.config.exists():  # as a job does that is put back into its queue, however far it came
+        _log.warning("%s", f"There is no run in {folder} yet; starting a new one.")
+    done = _epochs_done(run) if resume else 0
+    if devices is not None:
+        _plan(config, save_epochs, devices, done=done, data_root=data_root, device=device)
+        return
     with processes(device):
         if download:
             _download(config, data_root)
@@ -193,10 +133,26 @@ def train(
         begin = partial(
             train_epochs, config, resume=resume, override=override, save_epochs=save_epochs, progress=shown, **where
         )
-        for _ in begin() if tensorboard is None else _followed(begin, tensorboard, folder):
+        checkpoints = begin() if tensorboard is None else _followed(begin, tensorboard, folder)
+        for _ in Remaining(checkpoints, "training", total=config.epochs - done) if rank() == 0 else checkpoints:
             pass  # training logs each epoch
         if rank() == 0:
             _report_training(run, config.epochs)
+
+
+def _plan(config: Any, save_epochs: list[int], devices: int, *, data_root: Path | None, **options: Any) -> None:
+    """Say what the run, or what is left of it, would cost."""
+    from snn_probe.system import resolved
+    from snn_probe.training_cost import training_lines
+
+    config = resolved(config, data_root)
+    for line in training_lines(config, kept=len(set(save_epochs)), devices=devices, data_root=data_root, **options):
+        click.echo(line)
+
+
+def _epochs_done(run: Any) -> int:
+    """How many epochs the run's metrics hold."""
+    return max(0, len(run.metrics.read_text(errors="replace").splitlines()) - 1) if run.metrics.exists() else 0
 
 
 def _named_code(given: dict[str, Any]) -> list[Any]:
@@ -289,7 +245,10 @@ def _report_training(run: Any, epochs: int) -> None:
 
     for kind in ("last", "best"):
         path = run.checkpoint(kind, epochs)
-        checkpoint = load(path)
+        try:
+            checkpoint = load(path)
+        except ValueError:  # lost, which training has said
+            continue
         row = checkpoint.card["metrics"]
         chosen = "chosen on validation" if kind == "best" else "end of training"
         click.echo(f"{path}  epoch {checkpoint.epoch} ({chosen}): test accuracy {row['test_accuracy']:.2%}")

@@ -790,8 +790,8 @@ def test_progress_is_logged_now_and_then(caplog, capsys, monkeypatch):
     monkeypatch.setattr("snn_probe.progress.time.monotonic", lambda: next(clock))
     assert list(Progress(iter("abcde"), "fisher last", total=5)) == list("abcde")
     assert capsys.readouterr() == ("", "")
-    # 20 s an item: the record is due after 30 s, so at every second item.
-    assert caplog.messages == ["fisher last: 1/5, about 160 s left", "fisher last: 3/5, about 53 s left"]
+    # 20 s an item, the first 40: the record is due after 30 s, so at every second item.
+    assert caplog.messages == ["fisher last: 1/5, about 3 min left", "fisher last: 3/5, about 40 s left"]
 
 
 def test_progress_on_a_terminal_is_a_bar_on_stderr(capsys, monkeypatch):
