@@ -63,7 +63,7 @@ class Estimate:
 
     def _rebuilt_within(self, memory: float) -> float | None:
         """The bytes that the graphs of curvature may take, if the calibration's fitted but all would not; else None."""
-        allowed = operator._MEMORY_SHARE * operator._free_bytes(self.device)
+        allowed = operator.MEMORY_SHARE * operator.free_bytes(self.device)
         return allowed if self.settings.get("graphs_kept") and memory >= allowed else None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snn_probe.checkpoint import Checkpoint, build_model
+from snn_probe.config import RunConfig, Stage
 from snn_probe.distributed import own_device
 from snn_probe.own import is_own
 from snn_probe.own_network import check_own_network
@@ -70,12 +71,36 @@ class Measurement:
     efforts: tuple[Effort, ...] = ()
 
 
+Reader = Callable[..., Any]
+"""What :func:`snn_probe.system.load_split` is, or that and a memory."""
+
+
+def reading_once() -> Reader:
+    """``load_split`` that keeps what it read last, so that the checkpoints of a run share their examples."""
+    kept: dict[tuple, Any] = {}
+
+    def read(config: RunConfig, split: str, *, stage: Stage, num_examples: int | None = None, data_root=None) -> Any:
+        key = (config.dataset, split, stage.num_steps, num_examples, data_root, config.image_size, config.classes)
+        if key not in kept:
+            if len(kept) > 1:  # the whole split, and the part that is measured
+                kept.clear()
+            kept[key] = load_split(config, split, stage=stage, num_examples=num_examples, data_root=data_root)
+        return kept[key]
+
+    return read
+
+
 def prepared(
-    subject: Subject, split: str, num_examples: int | None, data_root: Path | None, device: str
+    subject: Subject,
+    split: str,
+    num_examples: int | None,
+    data_root: Path | None,
+    device: str,
+    read: Reader = load_split,
 ) -> tuple[Checkpoint, Any, int, Any]:
     """The checkpoint, its examples and how many these are, and its network on the device."""
     checkpoint = subject.load()
-    data, count = examples(checkpoint, split, num_examples, data_root)
+    data, count = examples(checkpoint, split, num_examples, data_root, read)
     model = build_model(checkpoint).to(own_device(device))
     if is_own(checkpoint.config.model):
         network = checkpoint.card["network"]
@@ -84,16 +109,20 @@ def prepared(
 
 
 def examples(
-    checkpoint: Checkpoint, split: str, num_examples: int | None, data_root: Path | None = None
+    checkpoint: Checkpoint,
+    split: str,
+    num_examples: int | None,
+    data_root: Path | None = None,
+    read: Reader = load_split,
 ) -> tuple[Any, int]:
     """The first ``num_examples`` of the split (512, or all if fewer); of train only what was trained on."""
     config = checkpoint.config
     common: dict[str, Any] = dict(stage=checkpoint.stage, data_root=data_root)
-    data = load_split(config, split, **common)
+    data = read(config, split, **common)
     most = len(data) if split != "train" or config.train_examples is None else config.train_examples
     wanted = min(DEFAULT_EXAMPLES, most) if num_examples is None else num_examples
     if wanted > most:
         raise ValueError(
             f"--num-examples is {wanted}, but the {split} split of this run has {most} examples; give at most that."
         )
-    return load_split(config, split, num_examples=wanted, **common), wanted
+    return read(config, split, num_examples=wanted, **common), wanted

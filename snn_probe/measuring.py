@@ -20,7 +20,7 @@ from snn_probe.dry_run import dry_run
 from snn_probe.evaluation import fires
 from snn_probe.files import write_if_new
 from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
-from snn_probe.measurement import Job, Measurement, prepared
+from snn_probe.measurement import Job, Measurement, Reader, prepared, reading_once
 from snn_probe.memory import halving
 from snn_probe.progress import Progress, Remaining
 from snn_probe.results import Result, load, save, strict_json
@@ -66,6 +66,7 @@ def run(
     out = out or default_out(subjects)
     written: list[Path] = []
     found: dict[str, list[Result]] = {}
+    common["read"] = reading_once()
     for wanted in measurements:
         pairs = list(zip(subjects, labels(subjects), strict=True))
         for subject, label in Remaining(pairs, f"{wanted.name} of all checkpoints") if len(pairs) > 1 else pairs:
@@ -129,9 +130,10 @@ def _measured(
     batch_size: int,
     data_root: Path | None,
     device: str,
+    read: Reader,
 ) -> Result:
     """The saved result of one measurement of one checkpoint, always in full precision."""
-    checkpoint, data, count, model = prepared(subject, split, num_examples, data_root, device)
+    checkpoint, data, count, model = prepared(subject, split, num_examples, data_root, device, read)
     what = f"{wanted.name} {subject.file.stem}"
 
     def measured(at_once: int) -> Result:

@@ -20,7 +20,7 @@ from commands import SMALL, failed, run, whole_file
 
 import snn_probe
 from snn_probe import checkpoint as checkpoints
-from snn_probe import results
+from snn_probe import results, system
 from snn_probe.checkpoint import build_model, load
 from snn_probe.cli import main
 from snn_probe.data import DATASETS, batches
@@ -177,6 +177,18 @@ def test_several_checkpoints_give_one_table_and_one_figure_of_each_kind(trained,
     pd.testing.assert_frame_equal(table, results.combine(parts), check_dtype=False)
     assert table["epoch"].unique().tolist() == [1, 2, 3]
     assert table["method"].unique().tolist() == ["trt"]
+
+
+def test_checkpoints_of_a_run_share_their_examples(trained, tmp_path, monkeypatch):
+    read = []
+
+    def load_split(config, split, **options):
+        read.append(options["num_examples"])
+        return system.load_split(config, split, **options)
+
+    monkeypatch.setattr("snn_probe.measurement.load_split", load_split)
+    run("timesteps", *trained.epochs, "--num-examples", 8, "--no-figure", "--out", tmp_path)
+    assert read == [None, 8]
 
 
 def test_checkpoints_of_several_runs_are_told_apart(trained, tmp_path, monkeypatch):

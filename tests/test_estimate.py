@@ -300,7 +300,7 @@ def test_graphs_that_the_memory_does_not_hold_are_counted_for_every_product(
     one = asked("hessian", checkpoint, "--quantity", "trace", "--num-examples", 96, "--batch-size", 32)
     (found,) = one.estimates()
     kept = found.cost()
-    monkeypatch.setattr("snn_probe.probes.operator._free_bytes", lambda device: 1e3)
+    monkeypatch.setattr("snn_probe.probes.operator.free_bytes", lambda device: 1e3)
     built = found.cost()
     assert built.memory == pytest.approx(400) and built.seconds > 1.2 * kept.seconds
     assert found.passes() == (30, 30, 30)

@@ -14,7 +14,7 @@ from torch import nn
 from snn_probe.objectives import SDT, TET, TRT
 from snn_probe.parameters import flatten, trainable, unflatten
 from snn_probe.probes import hessian_density, hessian_eigenvalues, hessian_eigenvectors, hessian_trace
-from snn_probe.probes.operator import _MEMORY_SHARE, CurvatureOperator, _held_bytes, spikes_as
+from snn_probe.probes.operator import MEMORY_SHARE, CurvatureOperator, _held_bytes, spikes_as
 from snn_probe.probes.second_order import second_order
 from snn_probe.temporal import from_spikingjelly, probing
 
@@ -180,9 +180,9 @@ def test_kept_and_rebuilt_graphs_and_any_batches_give_the_same_answer(monkeypatc
     values = reference.table["eigenvalue"].to_numpy()
     with probing(model), second_order(model):
         each = CurvatureOperator(model, [(X, Y)], objective, trainable(model), operator=operator).bytes_per_example
-    monkeypatch.setattr("snn_probe.probes.operator._free_bytes", lambda device: each / _MEMORY_SHARE)
+    monkeypatch.setattr("snn_probe.probes.operator.free_bytes", lambda device: each / MEMORY_SHARE)
     for allowed, at_once in ((0.5, 1), (2.1, 2)):
-        monkeypatch.setattr("snn_probe.probes.operator._MEMORY_SHARE", allowed * _MEMORY_SHARE)
+        monkeypatch.setattr("snn_probe.probes.operator.MEMORY_SHARE", allowed * MEMORY_SHARE)
         for batches in ([(X, Y)], RAGGED):
             found = hessian_eigenvalues(model, batches, objective, **options)
             assert not found.settings["graphs_kept"]

@@ -34,7 +34,7 @@ T = TypeVar("T")
 OPERATORS = ("hessian", "ggn")
 FORWARDS = ("spiking", "relaxed")
 
-_MEMORY_SHARE = 0.4  # of the free memory, for graphs: all of them if they are kept, else one
+MEMORY_SHARE = 0.4  # of the free memory, for graphs: all of them if they are kept, else one
 _FEW = 5  # examples from which the memory of a graph is measured
 _SYMMETRY = 1e-3  # relative asymmetry from which a warning is given (float32 rounding stays well below)
 
@@ -65,7 +65,7 @@ class CurvatureOperator:
         self.count = sum(len(labels) for _, labels in batches)
         self.size = sum(p.numel() for p in params.values())
         self.products = 0
-        allowed = _MEMORY_SHARE * _free_bytes(self.zeros().device) / _neighbours(self.zeros().device)
+        allowed = MEMORY_SHARE * free_bytes(self.zeros().device) / _neighbours(self.zeros().device)
         self.bytes_per_example = self._measured(*batches[0])
         self.kept = self.bytes_per_example * self.count / members() < allowed
         self._check_symmetric(*(tensor[:2] for tensor in batches[0]))
@@ -232,7 +232,7 @@ def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: lis
     return torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)
 
 
-def _free_bytes(device: torch.device) -> float:
+def free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
