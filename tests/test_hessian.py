@@ -1,5 +1,6 @@
 """Curvature against dense matrices, closed forms and finite differences."""
 
+import gc
 import math
 import warnings
 
@@ -362,3 +363,21 @@ def test_curvature_on_cuda_is_that_of_the_cpu():
     gpu = hessian_eigenvalues(networks.convolutional(double=False).cuda(), [(X.float(), Y)], SDT(), k=2)
     assert gpu.table["eigenvalue"].to_numpy() == pytest.approx(cpu.table["eigenvalue"].to_numpy(), rel=1e-2)
     assert gpu.settings["asymmetry"] < 1e-3
+
+
+def test_nothing_is_left_of_a_measurement():
+    """A saved tensor and the node that saved it may hold each other where no collector looks."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    model, (x, y) = networks.convolutional(4), networks.examples(8, 4)
+
+    def measure():
+        hessian_trace(model, [(x, y)], SDT(), num_probes=2)
+
+    measure()
+    before = tensors()
+    measure()
+    assert tensors() == before

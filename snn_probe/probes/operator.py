@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -207,20 +208,33 @@ class CurvatureOperator:
         return max(1.0, held[1] / few if two == few else (held[1] - held[0]) / (few - two))
 
 
+class _Held:
+    """A tensor that a graph has saved; taken away again, since with what saved it it may form a circle that is no
+    Python object's and so is never collected."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor: Any = tensor
+
+
 def _held_bytes(build: Callable[[], object]) -> int:
     """Memory of the tensors that the graph made by ``build`` keeps, each storage counted once."""
     saved: dict[int, tuple[StorageWeakRef, int]] = {}
+    holders: list[ReferenceType[_Held]] = []
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> _Held:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
-        return tensor
+        held = _Held(tensor)
+        holders.append(ref(held))
+        return held
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
         graph = build()
-    held = sum(size for storage, size in saved.values() if not storage.expired())
+    total = sum(size for storage, size in saved.values() if not storage.expired())
     del graph  # until here: what only passed through has expired, what the graph holds has not
-    return held
+    for held in filter(None, (holder() for holder in holders)):
+        held.tensor = None
+    return total
 
 
 def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: list[Tensor]) -> Sequence[Tensor | None]:
