@@ -34,6 +34,11 @@ def one_epoch(
     rate = state.set_rate(epoch)
     begun = state.position or Position(epoch)
     shares = _shares(state, split, epoch)
+    if begun.steps > len(shares):
+        raise ValueError(
+            f"The state to resume from is {begun.steps} steps into epoch {epoch}, which has {len(shares)}; restore "
+            "resume.pt from a copy, or train anew in another folder."
+        )
     shifts = derived_seed(state.config.seed, f"augmentation of epoch {epoch}") if state.config.augment else None
     sums = list(begun.sums) if rank() == 0 else [0.0] * len(begun.sums)
     began = saved = time.monotonic()

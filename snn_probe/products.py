@@ -20,11 +20,13 @@ import torch
 
 from snn_probe.checkpoint import load
 from snn_probe.config import RunConfig
-from snn_probe.files import read_json, read_text
+from snn_probe.files import read_json, read_text, remove_leftovers
+from snn_probe.own import allowed, is_own
 from snn_probe.plan import Measurement, Run, Task, below, products
 from snn_probe.results import save
 from snn_probe.run_folder import RunFolder
 from snn_probe.study_probes import measure
+from snn_probe.system import resolved, with_stages
 from snn_probe.training import train
 
 KEEP = ("nothing", "probed", "all")
@@ -125,6 +127,8 @@ def _continues(run: RunFolder, task: Task) -> bool:
     except ValueError:
         return False
     done = 0 if state is None else state["plain"]["epoch"]
+    if state is not None and state["plain"].get("config") != run.read_config():  # a state of another run
+        return False
     return all(run.checkpoint("epoch", epoch).exists() for epoch in task.epochs if epoch <= done)
 
 
@@ -143,8 +147,7 @@ def sweep(folder: Path, tasks: list[Task]) -> list[str]:
     """Remove from runs/ and results/, which are the study's own, what does not belong to its plan or is stale, and
     the beginnings of files that a killed process left; the paths of the products removed."""
     wanted, removed = products(tasks), []
-    for file in sorted(folder.rglob(".snn_probe-*.tmp")):
-        file.unlink()
+    remove_leftovers(folder, below=True)
     for path in sorted(folder.glob("results/*/*.json")):
         name = path.relative_to(folder).as_posix()
         one = wanted.get(name)
@@ -180,9 +183,26 @@ def metrics_of_run(folder: Path, run: Run) -> pd.DataFrame:
 def _same_config(run: RunFolder, config: RunConfig) -> bool:
     try:
         stored = RunConfig.from_dict(run.read_config())
-        return stored == (replace(config, classes=stored.classes) if config.classes is None else config)
+        return stored == _completed(config, stored)
     except ValueError:
         return False
+
+
+def _completed(config: RunConfig, stored: RunConfig) -> RunConfig:
+    """``config`` with what training has filled in: classes that are folders, and the hyperparameters at their defaults
+    of objectives of the user's own; where these may not be imported, for a report say, as they are stored."""
+    if config.classes is None:
+        config = replace(config, classes=stored.classes)
+    methods = {stage.method for stage in config.schedule() if is_own(stage.method)}
+    if methods <= set(allowed()):
+        return resolved(config) if methods else config
+    stages = [
+        replace(stage, hyperparameters={**there.hyperparameters, **stage.hyperparameters})
+        if is_own(stage.method) and stage.method == there.method
+        else stage
+        for stage, there in zip(config.schedule(), stored.schedule(), strict=True)
+    ]
+    return with_stages(config, stages)
 
 
 def _metrics(run: RunFolder) -> pd.DataFrame:

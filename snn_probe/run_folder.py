@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from snn_probe.files import read_json, shortened, write_atomically
+from snn_probe.files import read_json, read_text, shortened, write_atomically
 from snn_probe.weights import not_finite, plain_tensors, unpacks_to_more
 
 RESUME_FORMAT = "snn_probe.resume/1"
@@ -35,6 +35,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.name = self.path.resolve().name
         self.config, self.metrics = self.path / "config.json", self.path / "metrics.csv"
         self.resume, self.previous = self.path / "resume.pt", self.path / "resume.previous.pt"
 
@@ -85,11 +86,7 @@ class RunFolder:
             stored = complete(stored)
         except ValueError as error:
             raise ValueError(f"{self.config} cannot be used: {shortened(str(error))}") from None
-        return {
-            key: (stored.get(key), config.get(key))
-            for key in {**stored, **config}
-            if stored.get(key) != config.get(key)
-        }
+        return differing(stored, config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.json."""
@@ -107,11 +104,20 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """metrics.csv, one row per epoch; numbers in full precision."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.metrics, text.getvalue())
+        write_atomically(self.metrics, _table(rows))
+
+    def mend_metrics(self, rows: list[dict[str, Any]], *, ended: bool) -> bool:
+        """Write metrics.csv unless it holds these rows already, and no others where the run has ``ended``; whether it
+        was written."""
+        try:
+            found = read_text(self.metrics)
+        except (OSError, ValueError):
+            found = ""
+        wanted = _table(rows)
+        if found == wanted or (not ended and found.startswith(wanted)):
+            return False
+        write_atomically(self.metrics, wanted)
+        return True
 
     def write_resume(self, state: Mapping[str, Any]) -> None:
         """resume.pt: what training needs to go on, weights included. The one before stays, as resume.previous.pt."""
@@ -138,9 +144,23 @@ class RunFolder:
         return None
 
 
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Changes:
+    """In what two configurations differ: (stored, given) by key."""
+    return {key: (stored.get(key), given.get(key)) for key in {**stored, **given} if stored.get(key) != given.get(key)}
+
+
 def described(changed: Changes) -> str:
     """Changes in words."""
     return ", ".join(f"{key} {shortened(repr(old))} -> {shortened(repr(new))}" for key, (old, new) in changed.items())
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _not_strict(token: str) -> None:

@@ -17,19 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_probe.checkpoint import Checkpoint, make_checkpoint, save, weights_digest
+from snn_probe.checkpoint import Checkpoint, save, weights_digest
 from snn_probe.config import RunConfig
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, own_device, rank, same_buffers, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
-from snn_probe.files import check_room, shortened
-from snn_probe.folder_lock import locked
 from snn_probe.interrupts import Interrupted, unbroken
 from snn_probe.one_epoch import Progress, one_epoch
 from snn_probe.own import is_own
-from snn_probe.own_network import check_own_network
-from snn_probe.results import environment
-from snn_probe.run_folder import Changes, RunFolder, described
+from snn_probe.own_network import check_own_network, check_own_objective
+from snn_probe.resuming import last_checkpoint, take
+from snn_probe.run_folder import RunFolder
 from snn_probe.system import DataRoot, load_split, network_of, resolved
 from snn_probe.training_state import TrainingState
 from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
@@ -61,8 +59,11 @@ def train(
     ``resume`` continues from the last state saved exactly as if there had been no break (bit for bit on the CPU with the
     same number of threads and processes; the ``save_epochs`` given before still hold), or starts anew if the folder
     holds no run. States are saved after each epoch, every ten minutes within one, and when a signal asks for the end
-    (:mod:`snn_probe.interrupts`). ``override`` lets a run go on with another configuration. ``progress(batches, label)`` may wrap each epoch's batches to show how far it is. Each epoch is logged, at
-    level INFO. ``device``: cpu, cuda or cuda:N. ``data_root``: folder of the data sets that are read from the disk.
+    (:mod:`snn_probe.interrupts`). A saved state of another configuration, and data that are not those the run began
+    with (:func:`snn_probe.data.fingerprint`), are refused; ``override`` lets the run go on with them, an epoch that was
+    left within anew. What the folder has lost is written again. ``progress(batches, label)`` may wrap each epoch's
+    batches to show how far it is. Each epoch is logged, at level INFO. ``device``: cpu, cuda or cuda:N.
+    ``data_root``: folder of the data sets that are read from the disk.
     ``weights``: a file of weights to begin from (:func:`snn_probe.weights.read_weights`), whose SHA-256 the configuration then states.
 
     Tensors and code of your own: name them in ``config`` as package.module:name and say
@@ -87,68 +88,21 @@ def train(
     data = splits.of(state.stage)
     if is_own(config.model):
         check_own_network(config.model, state.step.model, data["train"], state.stage.num_steps, state.network)
+    for stage in config.schedule():
+        if is_own(stage.method):
+            check_own_objective(stage.method, stage.objective(), state.step.model, data["train"])
     if given is not None:
         load_into(state.step.model, given)
     run = RunFolder(folder) if folder is not None else None
-    name = run.path.resolve().name if run else config.run_name()
+    name = run.name if run else config.run_name()
     with ExitStack() as held:
         if run:
-            _take(state, run, held, resume=resume, override=override)
+            take(state, run, held, data, resume=resume, override=override)
         if config.weights is not None and given is None and not state.epoch and state.position is None:
             raise ValueError(
                 f"The run begins from weights with the SHA-256 {config.weights}; give their file with --weights."
             )
         return _epochs(state, splits, run, name, progress or (lambda items, label: items), held.pop_all())
-
-
-def _take(state: TrainingState, run: RunFolder, held: ExitStack, *, resume: bool, override: bool) -> None:
-    """Lock the run's folder and begin or continue what is in it, if there is room for what training will write."""
-    kept, config = list(state.kept), state.config.to_dict()
-    with dealing(), together():
-        if rank() == 0:
-            held.enter_context(locked(run.path))
-            check_room(run.path, _bytes_to_write(state, run), "The run")
-            run.begin(config, resume=resume, override=override, complete=_complete)
-    changed = run.changes(config, _complete)  # none, unless they are to be overridden
-    if resume and (saved := run.read_resume()) is not None:
-        _restore(state, saved, run, changed)
-        _refuse_lost(kept, state, run)
-    with dealing(), together():
-        if rank() == 0 and changed:
-            run.write_config(config)
-            _log.warning("%s", f"The run in {run.path} goes on with another configuration ({described(changed)}).")
-
-
-def _restore(state: TrainingState, saved: dict[str, Any], run: RunFolder, changed: Changes) -> None:
-    """Go on from ``saved``; with another configuration an epoch that was left within begins anew."""
-    if not changed:
-        try:
-            state.restore(saved)
-        except Exception as error:  # what a file that was made by hand holds can raise anything
-            raise ValueError(
-                f"{run.resume} does not fit the run ({shortened(str(error))}); restore it from a copy, or train anew "
-                "in another folder."
-            ) from None
-        return
-    done = saved["plain"]["epoch"]
-    if done > state.config.epochs:
-        raise ValueError(f"The run in {run.path} has done {done} epochs; give --epochs of at least that.")
-    try:
-        state.restore(saved)
-    except (RuntimeError, ValueError, KeyError):
-        raise ValueError(
-            f"The weights of the run in {run.path} do not fit the other configuration ({described(changed)}); "
-            "resume it as it was begun, or choose another folder with --out."
-        ) from None
-    state.position = None
-
-
-def _bytes_to_write(state: TrainingState, run: RunFolder) -> int:
-    """What checkpoints and two states to resume from (weights and two moments) will take beyond what is there, with
-    one more of these while it is written."""
-    weights = sum(tensor.nbytes for tensor in state.step.model.state_dict().values())
-    there = sum(file.stat().st_size for file in run.path.rglob("*.pt"))
-    return max((2 + len(state.kept) + 3 * 3) * weights - there, 3 * weights)
 
 
 def _beginning(config: RunConfig, file: str | Path | None) -> tuple[RunConfig, dict[str, Tensor] | None]:
@@ -157,20 +111,6 @@ def _beginning(config: RunConfig, file: str | Path | None) -> tuple[RunConfig, d
         return config, None
     given = read_weights(file)
     return replace(config, weights=weights_digest(given)), given
-
-
-def _complete(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with what did not exist yet when it was written, at its default."""
-    return RunConfig.from_dict(stored).to_dict()
-
-
-def _refuse_lost(kept: list[int], state: TrainingState, run: RunFolder) -> None:
-    lost = [e for e in kept if e <= state.epoch and not run.checkpoint("epoch", e).exists()]
-    if lost:
-        raise ValueError(
-            f"save_epochs has {lost[0]}, but the run in {run.path} is past epoch {lost[0]} and did not keep it;"
-            " leave it out, or train anew in another folder."
-        )
 
 
 class _Splits:
@@ -222,14 +162,7 @@ def _epochs(
 def _finished(state: TrainingState, run: RunFolder | None, name: str, epoch: int, row: dict[str, Any]) -> Checkpoint:
     """Close the epoch and write what the folder keeps of it; its checkpoint."""
     improved = state.finish(epoch, row)
-    place = environment(
-        device=str(state.device),
-        threads=torch.get_num_threads(),
-        processes=world_size(),
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-    )
-    card = dict(run=name, kind="last", epoch=epoch, metrics=row, environment=place)
-    checkpoint = make_checkpoint(state.step.model, state.config, state.network, **card)
+    checkpoint = last_checkpoint(state, name)
     with dealing(), together():
         if run and rank() == 0:
             for kind in ["epoch"] * (epoch in state.kept) + ["best"] * improved + ["last"]:
@@ -250,12 +183,12 @@ def _line(row: dict[str, Any], epochs: int) -> str:
     ).format(epochs=epochs, **known)
 
 
-def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[str, float]:
+def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[str, float | None]:
     """Loss and accuracy on validation and test, and the firing rate on validation."""
     model = state.step.model
     same_buffers(model)
     wrong = not_finite(model.state_dict())  # neurons that read NaN stay silent: the loss may not show it
-    row: dict[str, float] = {}
+    row: dict[str, float | None] = {}
     for split in ("validation", "test"):
         shown = _first(batches(data[split], EVALUATION_BATCH), state.config.eval_examples)
         found = _evaluate_share(model, shown, state.device)
@@ -265,7 +198,8 @@ def _evaluated(state: TrainingState, data: dict[str, Any], epoch: int) -> dict[s
                 f"{cause} is not finite after epoch {epoch}; nothing of this epoch was saved {ADVICE}."
             )
         row |= {f"{split}_loss": found.loss, f"{split}_accuracy": found.accuracy}
-        row["firing_rate"] = row.get("firing_rate", found.firing_rate)  # on the validation split
+        rate = None if math.isnan(found.firing_rate) else found.firing_rate  # of a network without known spiking layers
+        row.setdefault("firing_rate", rate)  # on the validation split
     return row
 
 

@@ -37,6 +37,7 @@ class TrainingState:
         self.rows: list[dict[str, Any]] = []
         self.best: list[float] | None = None
         self.position: Position | None = None  # where training stands within an epoch, if that is known
+        self.data: dict[str, Any] | None = None  # what tells the data from others, where the run is saved
         self._current: tuple[int, Stage, TrainingStep] | None = None
         self.enter(1)
 
@@ -96,9 +97,17 @@ class TrainingState:
             return True
         return False
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the best so far."""
+        scores = [[row.get("validation_accuracy"), row.get("validation_loss")] for row in self.rows]
+        wanted: Any = None if self.best is None else [self.best[0], -self.best[1]]
+        return scores.index(wanted) + 1 if wanted in scores else None
+
     def saved(self) -> dict[str, Any]:
         """For resume.pt: tensors, and what is plain as JSON text."""
-        plain = {"epoch": self.epoch, "rows": self.rows, "best": self.best, "save_epochs": self.kept}
+        plain = {"epoch": self.epoch, "rows": self.rows, "best": self.best, "save_epochs": self.kept,
+                 "config": self.config.to_dict(), "data": self.data}  # fmt: skip
         if self.position is not None:
             plain["position"] = asdict(self.position)
         return {
@@ -131,12 +140,25 @@ def _check(plain: Mapping[str, Any], config: RunConfig) -> None:
         raise ValueError("its rows are no rows")
     if [row.get("epoch") for row in rows] != list(range(1, plain["epoch"] + 1)):
         raise ValueError("its rows are not those of its epochs")
+    if any(set(row) != set(rows[0]) or not all(_number(value) for value in row.values()) for row in rows):
+        raise ValueError("its rows are not of the same numbers")
     config.stage_at(plain["epoch"])
+    if (place := plain.get("position")) is not None:
+        sums = place["sums"]
+        if place["epoch"] != plain["epoch"] + 1 or type(place["steps"]) is not int or place["steps"] < 0:
+            raise ValueError("its position is not in the epoch after its last")
+        if len(sums) != len(Position.sums) or None in sums or not all(map(_number, [*sums, place["seconds"]])):
+            raise ValueError("its position has other sums")
     if not isinstance(kept, list) or not all(type(epoch) is int for epoch in kept):
         raise ValueError("its save_epochs are no epochs")
     scores = best if isinstance(best, list) and len(best) == 2 else [None]
     if best is not None and not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
         raise ValueError("its best is no pair of numbers")
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is None or a finite number."""
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, own: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from image_files import write_batch
 from mutations import BOASTING, as_json, damaged, deep_json, inflating, misstated, npy, reworded
 from PIL import Image
 
-from snn_probe import checkpoint, cli, products, report, results, show, study, tensorboard, training, weights
+from snn_probe import checkpoint, cli, products, report, results, resuming, show, study, tensorboard, weights
 from snn_probe.checkpoint import build_model, make_checkpoint
 from snn_probe.config import RunConfig
 from snn_probe.data import (
@@ -205,7 +205,7 @@ def resume_cases(content):
 def read_resume(folder):
     run = RunFolder(folder)
     state = TrainingState(CONFIG, NETWORK, [], torch.device("cpu"))
-    training._restore(state, run.read_resume(), run, {})
+    resuming.restore(state, run.read_resume(), run)
     assert 0 <= state.epoch <= CONFIG.epochs and len(state.rows) == state.epoch
     state.set_rate(min(state.epoch + 1, CONFIG.epochs))
     weights = list(state.step.model.parameters())
@@ -216,7 +216,7 @@ def read_resume(folder):
 
 
 def read_config(folder):
-    RunFolder(folder).begin(CONFIG.to_dict(), resume=True, complete=training._complete)
+    RunFolder(folder).begin(CONFIG.to_dict(), resume=True, complete=resuming.complete)
     show.describe(folder)
 
 

@@ -23,12 +23,13 @@ from .augment import Shift
 from .catalog import DATASETS, EMBEDDED, FOLDERS, DatasetInfo
 from .examples import Batches, Examples, Split, batches
 from .folders import read_classes
+from .identity import fingerprint
 from .own import describe_own, load_own
 from .places import data_root, find_or_download
 
 __all__ = [
-    "DATASETS", "FOLDERS", "SPLITS", "Batches", "DatasetInfo", "Examples", "Split", "batches", "describe", "exists", "fetch", "load",
-    "named", "read_classes",
+    "DATASETS", "FOLDERS", "SPLITS", "Batches", "DatasetInfo", "Examples", "Split", "batches", "describe", "exists", "fetch",
+    "fingerprint", "load", "named", "read_classes",
 ]  # fmt: skip
 
 SPLITS = digits.SPLITS
