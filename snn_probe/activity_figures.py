@@ -13,7 +13,8 @@ from .figure_style import letters, note, series_of
 from .results import IDENTIFYING
 
 _MAC_PJ = 4.6  # see probes/activity.py, which figures may not import
-_GREY = "0.55"  # of bars that would be black, as their whiskers are
+_GREY = "0.55"  # of bars that would be black
+_WHISKER = 0.2  # width of a whisker as a share of its bar, at most 0.8 points
 _UNITS = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
 
 
@@ -29,9 +30,9 @@ def firing_rate(table: pd.DataFrame, ax: Axes) -> Axes:
         whiskers = np.maximum(
             [rates["mean"] - rates["min"], rates["max"] - rates["mean"]], 0.0
         )  # a mean may round past them
-        ax.bar(bars.x, rates["mean"], bars.width, yerr=whiskers, error_kw={"elinewidth": 0.6}, **bars.look)
+        ax.bar(bars.x, rates["mean"], bars.width, yerr=whiskers, error_kw=whisker(ax, bars.width), **bars.look)
     if rows["timestep"].max() > 1:
-        note(ax, "bar: mean over timesteps, whisker: lowest to highest timestep")
+        note(ax, "bar: mean over timesteps, whisker: lowest to highest")
     ax.set(ylabel="Firing rate\n(spikes per timestep)")
     return ax
 
@@ -76,6 +77,14 @@ def checked(table: pd.DataFrame, probe: str, columns: tuple[str, ...]) -> pd.Dat
             "the table of one result, or combine(results) of different checkpoints"
         )
     return table
+
+
+def whisker(ax: Axes, width: float) -> dict[str, Any]:
+    """How a whisker is drawn that leaves its bar, ``width`` wide on an x axis that has its limits, to be seen."""
+    figure: Any = ax.figure
+    low, high = ax.get_xlim()
+    points = 72 * ax.get_position().width * figure.get_figwidth() * width / (high - low)
+    return {"elinewidth": min(_WHISKER * points, 0.8), "ecolor": "0.25"}
 
 
 def energy_unit(picojoules: float) -> tuple[float, str]:

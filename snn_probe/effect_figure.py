@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .figure_style import add_legend, letters, note, style
+from .figure_style import add_legend, filled, note, style
 
 VERDICTS = {  # verdict -> colour, marker; told apart without colour too
     "supported": ("#009E73", "o"),
@@ -22,7 +22,8 @@ _OTHER = ("#666666", "D")
 _ROW = 0.085  # inches, an interval
 _LINE = 0.1  # inches, a line of the statements' text
 _BETWEEN = 0.045  # inches
-_TEXT = 0.58  # share of the figure that claims may take
+_BESIDE = 0.1  # inches left free to the left and to the right
+_TEXT = 0.56  # share of the figure that claims may take
 _TEXT_SIZE = 0.8  # of the usual text
 _NARROW = 5.0  # inches; below, claims are called by their short names
 _COLUMNS = ["claim", "statement", "group", "effect", "low", "high", "unit", "smallest_effect", "n_seeds", "p_corrected",
@@ -44,6 +45,8 @@ def draw_effects(numbers: pd.DataFrame, width: float) -> Figure:
         units = {unit: _claims(rows, width) for unit, rows in numbers.groupby("unit", sort=False)}
         heights = [sum(claim.height for claim in claims) for claims in units.values()]
         figure = Figure(figsize=(width, sum(heights) + 0.4 * len(units)), layout="constrained")
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=_BESIDE)
         axes = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
         for ax, (unit, claims) in zip(axes, units.items(), strict=True):
             _draw_unit(ax, numbers[numbers["unit"] == unit], claims)
@@ -69,7 +72,7 @@ def _claims(rows: pd.DataFrame, width: float) -> list[_Claim]:
     found = []
     for name, own in rows.groupby("claim", sort=False):
         said = str(own["statement"].iloc[0]) if width >= _NARROW else str(name)
-        text = textwrap.fill(said, letters(width * _TEXT / _TEXT_SIZE))
+        text = filled(said, width * _TEXT / _TEXT_SIZE)
         found.append(_Claim(own, text, max(_LINE * (text.count("\n") + 1), _ROW * len(own)) + _BETWEEN))
     return found
 

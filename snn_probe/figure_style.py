@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,8 @@ MARKERS: tuple[Any, ...] = (
     *("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*"),
     *("d", "H", "8", (3, 1, 0), (5, 1, 0), (6, 2, 0)),  # three for each of METHODS
 )
-_DASHES = ("-", (0, (3, 1.3)), (0, (1, 1)), (0, (4, 1, 1, 1)))  # short: seen in a legend too
+DASHED = (0, (3, 1.3))
+_DASHES = ("-", DASHED, (0, (1, 1)), (0, (4, 1, 1, 1)))  # short: seen in a legend too
 _LIGHTEST = 0.5  # how far towards white the first line of a method is drawn
 _NOTE = "note"  # gid of the legend entry that says what bands or bars mean
 _GAP = 0.06  # inches left free beside a legend
@@ -62,8 +63,8 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_RC)
 
 
-def figure_bytes(figure: Figure, format: str) -> bytes:
-    """The figure as the bytes of a "png" (300 dots per inch), "pdf" or "svg" file; no date, so they can be compared.
+def figure_bytes(figure: Figure, format: str, *, dpi: int = 300) -> bytes:
+    """The figure as the bytes of a "png" (``dpi`` dots per inch), "pdf" or "svg" file; no date: they can be compared.
 
     Raises ValueError for another format.
     """
@@ -72,7 +73,17 @@ def figure_bytes(figure: Figure, format: str) -> bytes:
         raise ValueError(f"figure_bytes: there is no format {format!r}; choose one of {', '.join(metadata)}")
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=format, dpi=300, metadata=metadata[format])
+        figure.savefig(buffer, format=format, dpi=dpi, metadata=metadata[format])
+    return buffer.getvalue()
+
+
+def fewer_colors(png: bytes) -> bytes:
+    """The same picture in the 256 colours that suit it best, a third as large; what a screen shows hardly differs."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -106,7 +117,7 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
 
 
 def called(name: str) -> str:
-    """What figures call a method or an objective; one of the user's own, package.module:name, by its name alone."""
+    """What figures call a method, objective, network or data set; the user's own, package.module:name, by the name."""
     return METHODS[name][0] if name in METHODS else name.rpartition(":")[2]
 
 
@@ -142,27 +153,42 @@ def _look(rank: int, later: int, count: int, dashes: int) -> tuple[str, str]:
 
 
 def _labels(identity: pd.DataFrame) -> list[str]:
-    """What tells the lines apart, in words; a single line is called by its method and epoch."""
+    """What tells the lines apart, in words; a single line is called by its method, data, network and epoch.
+
+    A line of which some of that is not known is called by its run (for a file of weights its name) and by the rest.
+    """
     names = [name for name in ("method", "dataset", "model", "num_steps", "epoch", "seed") if name in identity]
     chosen = [name for name in names if len(identity[name].unique()) > 1]
     if len(identity) == 1:
-        chosen = [name for name in ("method", "epoch") if name in identity and identity[name].notna().all()]
+        known = [name for name in identity if identity[name].notna().all()]
+        first = ("method",) if "method" in known else ("run",)
+        chosen = [name for name in (*first, "dataset", "model", "epoch") if name in known]
     for more in ("checkpoint", "run"):
         alike = identity.duplicated(chosen).any() if chosen else len(identity) > 1
         if alike and more in identity and len(identity[more].unique()) > 1:
             chosen.append(more)
-    methods = set(identity["method"].dropna()) if "method" in chosen else set()
-    distinct = len({called(str(method)) for method in methods}) == len(methods)
-    texts = {
-        "method": lambda value: called(str(value)) if distinct else str(value),
-        "num_steps": lambda value: f"T={int(value)}",
-        "epoch": lambda value: f"epoch {int(value)}",
-        "seed": lambda value: f"seed {int(value)}",
-    }
-    return [
-        ", ".join(f"{name} unknown" if pd.isna(row[name]) else texts.get(name, str)(row[name]) for name in chosen)
-        for _, row in identity.iterrows()
+    short = {name: _short_names(identity[name]) for name in ("method", "dataset", "model") if name in identity}
+    return [_label(row, chosen, short) for _, row in identity.iterrows()]
+
+
+def _label(row: pd.Series, chosen: Sequence[str], short: dict[str, dict[str, str]]) -> str:
+    """The values of the columns ``chosen`` that are known, in words, after the run's name where others are not."""
+    whole = {"num_steps": "T=", "epoch": "epoch ", "seed": "seed "}
+    lost = any(pd.isna(row[name]) for name in chosen)
+    names = [*["run"] * (lost and "run" in row), *chosen]
+    said = [
+        f"{whole[name]}{int(row[name])}" if name in whole else short.get(name, {}).get(row[name], str(row[name]))
+        for name in names
+        if not pd.isna(row[name])
     ]
+    return ", ".join(dict.fromkeys(said)) or "unknown" * lost
+
+
+def _short_names(values: pd.Series) -> dict[str, str]:
+    """What figures call each value of a column; in full where two would be called the same."""
+    known = [str(value) for value in values.dropna().unique()]
+    short = {value: called(value) for value in known}
+    return short if len(set(short.values())) == len(known) else {value: value for value in known}
 
 
 def note(ax: Axes, text: str) -> None:
@@ -170,9 +196,29 @@ def note(ax: Axes, text: str) -> None:
     ax.fill_between([], [], color="0.8", lw=0, label=text, gid=_NOTE)
 
 
+def dashed_look(look: Mapping[str, Any]) -> dict[str, Any]:
+    """The look of a dashed line beside the solid one of this look: hollow, and larger, so that it shows around that."""
+    size = look.get("ms", matplotlib.rcParams["lines.markersize"]) + 1
+    return {**look, "linestyle": DASHED, "mfc": "none", "mec": look["color"], "mew": 0.8, "ms": size}
+
+
+def stacked(count: int) -> list[dict[str, float]]:
+    """Line widths and marker sizes (points) of lines that may lie on each other: those drawn first show around others."""
+    step = min(0.4, 1.4 / max(count - 1, 1))
+    return [{"lw": 0.8 + step * later, "ms": 4 + 1.5 * step * later} for later in reversed(range(count))]
+
+
 def letters(inches: float) -> int:
     """How many letters of a label fit side by side."""
     return max(8, int(inches * 72 / _POINTS_PER_LETTER))
+
+
+def filled(text: str, inches: float) -> str:
+    """The text on as few lines as it needs at this width, all about as long: no word stands alone on the last."""
+    most = letters(inches)
+    lines = len(textwrap.wrap(text, most))
+    least = min(max(map(len, text.split()), default=1), most)
+    return next("\n".join(part) for w in range(least, most + 1) if len(part := textwrap.wrap(text, w)) <= lines)
 
 
 class Handles:
@@ -191,8 +237,8 @@ class Handles:
 def add_legend(figure: Figure, ax: Axes | Handles, width: float) -> None:
     """Put the legend below the axes, as wide as the figure allows, and make the figure higher by its height."""
     entries = list(zip(*ax.get_legend_handles_labels(), strict=True))
-    lines = [(handle, textwrap.fill(label, letters(width - 0.7))) for handle, label in entries if not is_note(handle)]
-    note = textwrap.fill(" ".join(label for handle, label in entries if is_note(handle)), letters(width - _GAP))
+    lines = [(handle, filled(label, width - 0.7)) for handle, label in entries if not is_note(handle)]
+    note = filled("; ".join(label for handle, label in entries if is_note(handle)), width - _GAP)
 
     def legend(columns: int) -> Legend:
         handles, labels = zip(*lines, strict=True) if lines else ((), ())
@@ -228,8 +274,8 @@ def page(functions, name: str, table: pd.DataFrame, width: float, title: str | N
         figure = Figure(figsize=(width, 1 + 0.4 * width), layout="constrained")
         ax = functions[name](table, figure.subplots(), **options)
         if title:
-            ax.set_title(textwrap.fill(title, letters(width - 0.6)))
-        label = [textwrap.fill(line, letters(0.5 + 0.4 * width)) for line in ax.get_ylabel().splitlines()]
+            ax.set_title(filled(title, width - 0.6))
+        label = [filled(line, 0.5 + 0.4 * width) for line in ax.get_ylabel().splitlines()]
         ax.set_ylabel("\n".join(label))
         add_legend(figure, ax, width)
     return figure

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import centroid
-from .figure_style import note, page, series_of
+from .figure_style import dashed_look, note, page, series_of
 from .results import IDENTIFYING
 
 _LOG_FROM = 100.0  # traces whose ratio is larger than this, two decades, are drawn on a logarithmic axis
 
 
 def learning_curves(table: pd.DataFrame, ax: Axes, *, quantity: str = "accuracy") -> Axes:
-    """Accuracy (in percent) or loss over epochs: training dashed, test solid, one colour and marker per method.
+    """Accuracy (in percent) or loss over epochs: test solid, training dashed and hollow, a colour and marker per method.
 
     ``table`` has one row per run and epoch: ``epoch``, ``train_<quantity>`` and ``test_<quantity>`` (where no test
     is stated, validation is drawn), and any of ``run``, ``method``, ``seed`` and the other identifying columns.
@@ -38,24 +38,30 @@ def learning_curves(table: pd.DataFrame, ax: Axes, *, quantity: str = "accuracy"
         apart += ["run", "seed"]  # the runs of a method differ in more than the seed: one line each
     all_series = series_of(table, apart, dashes=1)
     every = max(1, table["epoch"].nunique() // 6)
-    repeats = set()
+    repeats, drawn = set(), set()
     for i, series in enumerate(all_series):
-        for split in splits:
-            runs = _by_run(series.rows, f"{split}_{quantity}") * (100 if quantity == "accuracy" else 1)
-            if runs.empty:
-                continue
-            dash = (0, (3, 1.2)) if split == "train" else "-"
-            look: dict[str, Any] = {"color": series.color, "marker": series.marker, "linestyle": dash}
+        by_split = {split: _by_run(series.rows, f"{split}_{quantity}") for split in splits}
+        by_split = {split: runs for split, runs in by_split.items() if not runs.empty}
+        for split, runs in by_split.items():
+            runs = runs * (100 if quantity == "accuracy" else 1)
+            look: dict[str, Any] = {"color": series.color, "marker": series.marker}
+            look = dashed_look(look) if split == "train" else look
             look["markevery"] = (i * every // len(all_series), every)  # markers of different lines side by side
-            ax.plot(runs.index, runs.mean(axis=1), label=", ".join(filter(None, (series.label, split))), **look)
+            look["label"] = (series.label or None) if split == list(by_split)[-1] else None
+            ax.plot(runs.index, runs.mean(axis=1), **look)
             repeats.add(runs.shape[1])
+            drawn.add(split)
             if runs.shape[1] > 1:
                 ax.fill_between(runs.index, runs.min(axis=1), runs.max(axis=1), color=series.color, alpha=0.2, lw=0)
+    said = {"train": "dashed, hollow: train"} | {split: f"solid: {split}" for split in splits if split != "train"}
+    note(ax, "; ".join(said[split] for split in reversed(splits) if split in drawn))
     if max(repeats, default=1) > 1:
         seeds = " to ".join(str(count) for count in sorted({min(repeats), max(repeats)}))
         note(ax, f"line: mean of {seeds} seeds, band: lowest to highest")
     ax.set(xlabel="Epoch", ylabel="Accuracy (%)" if quantity == "accuracy" else "Loss")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    if (only := table["epoch"].unique()).size == 1:
+        ax.set(xlim=(only[0] - 1, only[0] + 1), xticks=only)
     return ax
 
 

@@ -12,26 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, patheffects
+from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
-from matplotlib.contour import ContourSet
-from matplotlib.figure import Figure
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from .figure_style import called, note, series_of
+from .contour_labels import label_contours
+from .figure_style import note, series_of
+from .loss_scale import COLORS, bounds, contour_levels, loss_label, rows_of, scale_loss, shared_norm
 from .results import IDENTIFYING
 from .slices import Slice, slices
 
 LABELS = (r"$\alpha$", r"$\beta$")
-
-_LOG_FROM = 10.0  # losses whose ratio is larger than this are coloured, and drawn, on a logarithmic scale
-_LEVELS = 9  # about how many contour lines
-COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.15, 1.0, 256)), "landscape")  # black lines show on all
-_LABELLED = 0.25  # extent of a contour, as a share of the axes, from which it is labelled
-_STEPS = {1: (1.0,), 3: (1.0, 2.0, 5.0), 6: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)}  # round numbers in a decade
 _Look = dict[str, Any]  # in matplotlib's own words
 
 
@@ -69,7 +62,7 @@ def loss_line(
             open_points = True
         if right is not None:
             right.plot(alphas, 100 * correct.mean(0), color=series.color, linestyle=(0, (1, 1.2)), lw=0.9)
-    _scale_loss(ax, np.concatenate(values))
+    scale_loss(ax, np.concatenate(values))
     ax.axvline(0.0, color="0.6", lw=0.6, zorder=0)
     said = ["marker: lowest loss"] + ["dotted: accuracy"] * (right is not None) + ["hollow: not finite"] * open_points
     said += [f"line: mean of {max(many)} directions, band: lowest to highest"] * (max(many) > 1)
@@ -103,19 +96,18 @@ def loss_contour(
         ax.add_patch(Rectangle(corner, *size, fc="white", ec="0.6", hatch="////", lw=0, zorder=0.5))
         note(ax, "hatched: not finite")
     levels = contour_levels(norm)
+    ax.set(xlim=(a[0], a[-1]), ylim=(b[0], b[-1]))
+    marks = _mark(ax, shown, loss)
+    if trajectory is not None:
+        marks += _draw_trajectory(ax, trajectory, shown)
     if loss.count() and loss.min() < loss.max():
         ax.contourf(a, b, loss, levels=levels, norm=norm, cmap=COLORS, extend="both", zorder=1)
         lines = ax.contour(a, b, loss, levels=levels, colors="black", linewidths=0.4, zorder=1.1)
-        wide = _wide_enough(lines, a, b)
-        for text in ax.clabel(lines, wide, fontsize=5.5, fmt="%g", inline=True, inline_spacing=2):
-            text.set_path_effects([patheffects.withStroke(linewidth=1.2, foreground="white", alpha=0.8)])
+        label_contours(lines, marks)
     elif loss.count():
         ax.pcolormesh(a, b, loss, norm=norm, cmap=COLORS, zorder=1)
-    _mark(ax, shown, loss)
-    if trajectory is not None:
-        _draw_trajectory(ax, trajectory, shown)
     ax.grid(False)
-    ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(a[0], a[-1]), ylim=(b[0], b[-1]))
+    ax.set(xlabel=labels[0], ylabel=labels[1])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
     return ax
@@ -164,58 +156,9 @@ def loss_surface(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     ax.tick_params(pad=-2)
+    solid.tick_params("z", pad=1)
     ax.xaxis.labelpad = ax.yaxis.labelpad = solid.zaxis.labelpad = -6
     return ax
-
-
-def loss_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, rows: pd.DataFrame) -> None:
-    """The colour bar of planes that share a scale, with round numbers and the name of the loss."""
-    levels = contour_levels(norm)
-    bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=axes, pad=0.02, aspect=25)
-    ticks = levels[:: -(-len(levels) // 8)]
-    bar.set_ticks(ticks, labels=[f"{level:g}" for level in ticks])
-    bar.ax.minorticks_off()
-    bar.set_label(loss_label(rows))
-
-
-def shared_norm(table: pd.DataFrame, *, objective: str | None = None) -> Normalize:
-    """One colour scale for all finite losses of a table, logarithmic where they are positive and span a decade."""
-    rows = rows_of(table, objective)
-    finite = np.concatenate([s.loss[np.isfinite(s.loss)] for s in slices(rows)])
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if low == high:
-        return Normalize(low - 0.5, high + 0.5)
-    return LogNorm(low, high) if low > 0 and high / low > _LOG_FROM else Normalize(low, high)
-
-
-def bounds(norm: Normalize) -> tuple[float, float]:
-    """The lowest and the highest value of a colour scale that :func:`shared_norm` made."""
-    assert norm.vmin is not None and norm.vmax is not None
-    return norm.vmin, norm.vmax
-
-
-def contour_levels(norm: Normalize, about: int = _LEVELS) -> list[float]:
-    """Round numbers within a colour scale, some ``about`` of them."""
-    low, high = bounds(norm)
-    if isinstance(norm, LogNorm):
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        sets = [[m * 10.0**k for k in decades for m in ms if low < m * 10.0**k < high] for ms in _STEPS.values()]
-        return [float(f"{v:.6g}") for v in min(sets, key=lambda s: (len(s) < 2, abs(len(s) - about)))]
-    levels = MaxNLocator(about, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(f"{v:.6g}") for v in levels if low < v < high]
-
-
-def rows_of(table: pd.DataFrame, objective: str | None) -> pd.DataFrame:
-    """The rows of one objective, which must be named where there are several."""
-    if missing := [name for name in ("objective", "alpha", "beta", "loss") if name not in table]:
-        raise ValueError(f"the table has no column {missing[0]!r}; give the table of a loss_slice result")
-    present = list(dict.fromkeys(table["objective"]))
-    if objective is None and len(present) == 1:
-        return table
-    if objective not in present:
-        came = "no objective was chosen" if objective is None else f"objective {objective!r} is not in the table"
-        raise ValueError(f"{came}; choose one of its objectives: {', '.join(map(str, present))}")
-    return table[table["objective"] == objective]
 
 
 def _single_plane(rows: pd.DataFrame) -> Slice:
@@ -252,44 +195,24 @@ def _accuracy_axis(ax: Axes) -> Axes:
     return right
 
 
-def _scale_loss(ax: Axes, values: np.ndarray) -> None:
-    finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and finite.max() / finite.min() > _LOG_FROM:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def loss_label(rows: pd.DataFrame) -> str:
-    """The loss axis label, with the objective where there is one."""
-    name = rows["objective"].iloc[0]
-    return f"Loss ({called(str(name))})"
-
-
-def _wide_enough(lines: ContourSet, a: np.ndarray, b: np.ndarray) -> list[float]:
-    """The levels whose contours are large enough to carry a label."""
-    size = np.array([a[-1] - a[0], b[-1] - b[0]])
-    found = []
-    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
-        pieces = [piece for piece in map(np.asarray, path.to_polygons(closed_only=False)) if len(piece) > 1]
-        if any((np.ptp(piece, axis=0) / size).max() > _LABELLED for piece in pieces):
-            found.append(level)
-    return found
-
-
-def _mark(ax: Axes, shown: Slice, loss: np.ma.MaskedArray) -> None:
+def _mark(ax: Axes, shown: Slice, loss: np.ma.MaskedArray) -> list[tuple[float, float]]:
+    """Mark the network and the lowest point; where they are."""
+    marks = []
     look: _Look = {"ls": "none", "mec": "black", "zorder": 3, "clip_on": False}
     outline = [patheffects.withStroke(linewidth=2.2, foreground="white")]
     if shown.alphas[0] <= 0 <= shown.alphas[-1] and shown.betas[0] <= 0 <= shown.betas[-1]:
         ax.plot(0, 0, marker="+", ms=8, mew=1.0, label="the network", path_effects=outline, **look)
+        marks.append((0.0, 0.0))
     if loss.count():
         j, i = np.unravel_index(loss.argmin(), loss.shape)
         look |= {"mfc": "#E69F00", "ms": 5.5, "mew": 0.4, "label": "lowest point"}
         ax.plot(shown.alphas[i], shown.betas[j], marker="*", **look)
+        marks.append((float(shown.alphas[i]), float(shown.betas[j])))
+    return marks
 
 
-def _draw_trajectory(ax: Axes, trajectory: pd.DataFrame, shown: Slice) -> None:
+def _draw_trajectory(ax: Axes, trajectory: pd.DataFrame, shown: Slice) -> list[tuple[float, float]]:
+    """Draw the checkpoints; where those within the grid are."""
     if missing := [name for name in ("alpha", "beta") if name not in trajectory]:
         raise ValueError(f"the trajectory has no column {missing[0]!r}; give pca_plane(checkpoints).coordinates")
     x, y = (trajectory[name].to_numpy(dtype=float) for name in ("alpha", "beta"))
@@ -298,6 +221,7 @@ def _draw_trajectory(ax: Axes, trajectory: pd.DataFrame, shown: Slice) -> None:
     outline = [patheffects.withStroke(linewidth=2.0, foreground="white")]
     look: _Look = {"marker": "o", "ms": 2.2, "mec": "black", "mfc": "black", "lw": 0.8, "path_effects": outline}
     ax.plot(x, y, color="black", zorder=2.5, label=label, **look)
+    return list(zip(x[inside].tolist(), y[inside].tolist(), strict=True))
 
 
 def _padded(colors: np.ndarray) -> np.ndarray:

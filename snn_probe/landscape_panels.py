@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figure_style import Handles, add_legend, letters, series_of, style
-from .landscape_figures import (
-    loss_bar,
-    loss_contour,
-    loss_line,
-    loss_surface,
-    rows_of,
-    shared_norm,
-)
+from .figure_style import Handles, add_legend, filled, series_of, style
+from .landscape_figures import loss_contour, loss_line, loss_surface
+from .loss_scale import loss_bar, rows_of, shared_norm
 from .results import IDENTIFYING
 from .slices import slices
 
 _PANEL = 1.4  # inches, the least width of a plane
+_EDGE = 0.05  # inches above and below the panels
 _LINES = 2.2  # inches, the least width of lines with their two axes
-_AROUND = 0.08  # inches around a surface, whose labels the layout underestimates
+AROUND = 0.08  # inches around a surface, whose labels the layout underestimates
 
 
 def figure_names(table: pd.DataFrame) -> list[str]:
@@ -47,9 +40,19 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
         rows = _draw_lines if name == "loss_line" else _draw_planes
         rows(figure, name, table, objectives, width, options)
         if title:
-            figure.suptitle(textwrap.fill(title, letters(width - 0.2)), fontsize=8)
+            figure.suptitle(filled(title, width - 0.2), fontsize=8)
+        if name != "loss_line":
+            fit_height(figure)
         add_legend(figure, Handles(figure.axes), width)
     return figure
+
+
+def fit_height(figure: Figure) -> None:
+    """Make a figure of square panels, whose width says how large they are, as high as they are: nothing blank."""
+    figure.draw_without_rendering()
+    boxes = [artist.get_tightbbox() for artist in (*figure.axes, *figure.texts)]
+    used = max(box.y1 for box in boxes) - min(box.y0 for box in boxes)
+    figure.set_figheight(used / figure.dpi + 2 * _EDGE)
 
 
 def _draw_lines(figure, name, table, objectives, width, options) -> None:
@@ -69,7 +72,7 @@ def _draw_planes(figure, name, table, objectives, width, options) -> None:
     figure.set_figheight(len(objectives) * count * (side + 0.25))
     projection = {"projection": "3d"} if name == "loss_surface" else {}
     if projection:
-        figure.get_layout_engine().set(h_pad=_AROUND, w_pad=_AROUND)
+        figure.get_layout_engine().set(h_pad=AROUND, w_pad=AROUND)
     function = loss_surface if name == "loss_surface" else loss_contour
     for k, (objective, series) in enumerate(panels.items()):
         norm = options.get("norm") or shared_norm(table, objective=objective)
@@ -81,8 +84,7 @@ def _draw_planes(figure, name, table, objectives, width, options) -> None:
                 ax.set_zlabel("")
             else:
                 _share(ax, left=i % columns == 0, bottom=i + columns >= len(axes))
-            if len(series) > 1:
-                ax.set_title(textwrap.fill(_title(one, series), letters(side)), fontsize=7.5, pad=3)
+            ax.set_title(filled(_title(one, series), side), fontsize=7.5, pad=3)
         loss_bar(figure, axes, norm, rows_of(table, objective))
 
 

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from . import study_numbers as numbers
 from .effect_figure import draw_effects, effects
-from .figure_style import METHODS, figure_bytes
+from .figure_style import METHODS, fewer_colors, figure_bytes
 from .files import write_atomically
 from .study_maps import draw_bars, draw_gradient_map, draw_planes
 from .study_numbers import Tables
 from .study_panels import Curves, draw_curves
 
+_DPI = 150  # of PNG, which the report holds once more; the PDF is for print
 WIDTHS = (3.25, 6.75)  # inches: one column of a journal, two
 
 
@@ -50,6 +51,15 @@ def _curves(**how) -> Callable[[pd.DataFrame, float], Figure]:
 
 _TRACE = dict(x="timestep", xlabel="Timestep", panel="arm", line="epoch", log_from=100, whole=True)
 
+
+def _fisher_curves(plotted: pd.DataFrame, width: float) -> Figure:
+    """Fisher traces, called empirical (true labels) unless the table states that labels were sampled."""
+    sampled = "labels" in plotted and set(plotted["labels"]) == {"sampled"}
+    return _curves(ylabel="Fisher trace\n(sampled labels)" if sampled else "Empirical Fisher trace", **_TRACE)(
+        plotted, width
+    )
+
+
 FIGURES = (
     StudyFigure(
         "effects", "claims", lambda tables: effects(tables["claims"]), draw_effects, "All claims",
@@ -59,16 +69,16 @@ FIGURES = (
     StudyFigure(
         "learning_curves", "metrics", numbers.learning_curves,
         _curves(
-            x="epoch", xlabel="Epoch", panel="quantity", dash="split", whole=True, said="dashed: held-out examples",
+            x="epoch", xlabel="Epoch", panel="quantity", dash="split", whole=True, said="solid: held-out examples; dashed, hollow: training",
             ylabel={"accuracy": "Accuracy (%)", "loss": "Loss", "gap": "Accuracy gap\n(points)"},
         ),
         "Learning curves",
-        "Accuracy and loss (cross-entropy of the time-mean logits) on the training examples (solid; means over the "
-        "epoch, in training mode) and on held-out ones (dashed), and the difference in accuracy, the generalisation "
+        "Accuracy and loss (cross-entropy of the time-mean logits) on held-out examples (solid) and on the training "
+        "ones (dashed; means over the epoch, in training mode), and the difference in accuracy, the generalisation "
         "gap.",
     ),
     StudyFigure(
-        "fisher_trace", "fisher", numbers.fisher, _curves(ylabel="Fisher trace", **_TRACE),
+        "fisher_trace", "fisher", numbers.fisher, _fisher_curves,
         "Fisher information over time",
         "Trace of the Fisher information of the first t logits about all weights, for the epochs that were probed.",
     ),
@@ -122,7 +132,7 @@ FIGURES = (
     StudyFigure(
         "gradient_norms", "gradients", numbers.gradients,
         _curves(x="timestep", xlabel="Timestep", ylabel="Gradient norm", panel="arm", line="layer", dash="path",
-                log_from=3, whole=True, said="dashed: path through time cut"),
+                log_from=3, whole=True, said="dashed, hollow: path through time cut"),
         "Temporal gradients",
         "Norm of the gradient of an example's loss at the input current of each spiking layer, mean over examples.",
     ),
@@ -187,6 +197,7 @@ def _written(stem: Path, plotted: pd.DataFrame, drawn: Figure | None, formats: S
         return []
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "csv")]
     for path, suffix in zip(paths, formats, strict=False):
-        write_atomically(path, figure_bytes(drawn, suffix))
+        picture = figure_bytes(drawn, suffix, dpi=_DPI)
+        write_atomically(path, fewer_colors(picture) if suffix == "png" else picture)
     write_atomically(paths[-1], plotted.to_csv(index=False))
     return paths

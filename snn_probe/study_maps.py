@@ -11,13 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from .activity_figures import whisker
 from .figure_style import Handles, Look, add_legend, letters, looks, note, style
-from .landscape_figures import bounds, loss_bar, loss_contour, loss_surface, shared_norm
+from .landscape_figures import loss_contour, loss_surface
+from .landscape_panels import AROUND, fit_height
+from .loss_scale import bounds, loss_bar, shared_norm
 from .study_panels import Panel, grid, round_numbers, title
 from .time_figures import gradient_map
 from .time_figures import shared_norm as gradient_norm
 
-_AROUND = 0.08  # inches around a surface, whose labels the layout underestimates
 _LABEL = 1.2  # inches, the least height of a panel of bars, which holds a line of its label
 _LETTER = 0.05  # inches that a letter of an upright layer name takes
 
@@ -52,7 +54,7 @@ def draw_planes(numbers: pd.DataFrame, width: float, *, surface: bool = False) -
         figure, panels = grid(numbers, keys[:-1], "arm", width, layout="compressed", **shape)
         if surface:
             engine: Any = figure.get_layout_engine()
-            engine.set(h_pad=_AROUND, w_pad=_AROUND)
+            engine.set(h_pad=AROUND, w_pad=AROUND)
         names = looks(numbers["arm"])
         for objective in dict.fromkeys(numbers["objective"]):
             norm = shared_norm(numbers, objective=objective)
@@ -63,6 +65,7 @@ def draw_planes(numbers: pd.DataFrame, width: float, *, surface: bool = False) -
                 title(panel.ax, names[panel.cell[-1]].label, panel.cell[1])
                 _outside(panel, surface)
             loss_bar(figure, [panel.ax for panel in own], norm, numbers[numbers["objective"] == objective])
+        fit_height(figure)
         add_legend(figure, Handles(figure.axes), width)
     return figure
 
@@ -102,12 +105,13 @@ def draw_bars(numbers: pd.DataFrame, width: float, *, ylabel: str) -> Figure:
 
 def _bars(ax: Axes, rows: pd.DataFrame, names: dict[str, Look], layers: list[str]) -> None:
     thick = 0.8 / len(names)
+    ax.set_xlim(-0.6, len(layers) - 0.4)
     for i, (arm, look) in enumerate(names.items()):
         own = rows[rows["arm"] == arm].set_index("layer").reindex(layers)
         x = np.arange(len(layers)) + (i - (len(names) - 1) / 2) * thick
         drawn: dict[str, Any] = {"color": "0.55" if look.color == "#000000" else look.color, "label": look.label}
         whiskers = np.maximum([own["mean"] - own["low"], own["high"] - own["mean"]], 0.0)  # a mean may round past them
-        ax.bar(x, own["mean"], 0.92 * thick, yerr=whiskers, error_kw={"elinewidth": 0.7}, **drawn)
+        ax.bar(x, own["mean"], 0.92 * thick, yerr=whiskers, error_kw=whisker(ax, thick), **drawn)
     figure: Any = ax.figure
     place: Any = ax.get_subplotspec()
     inches = 0.8 * figure.get_figwidth() / place.get_gridspec().ncols
@@ -115,5 +119,4 @@ def _bars(ax: Axes, rows: pd.DataFrame, names: dict[str, Look], layers: list[str
     ax.set_xticks(range(len(layers)), layers, rotation=90 if upright else 0)
     if upright and place.is_first_col():
         figure.set_figheight(figure.get_figheight() + _LETTER * max(map(len, layers)))
-    ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.grid(False, axis="x")

@@ -67,12 +67,12 @@ def variant(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves(tables: Tables) -> pd.DataFrame:
-    """Accuracy (percent) and loss of training and test over epochs, and the gap train - test in accuracy."""
+    """Accuracy (percent) and loss of test and training over epochs, and the gap train - test in accuracy."""
     rows = tables["metrics"].copy()
     held = "test" if "test_accuracy" in rows and rows["test_accuracy"].notna().any() else "validation"
     rows["gap"] = 100 * (rows["train_accuracy"] - rows[f"{held}_accuracy"])
     found = []
-    for split in ("train", held):
+    for split in (held, "train"):
         rows[f"{split}_accuracy"] *= 100
         for quantity in ("accuracy", "loss"):
             found.append(over_seeds(rows, ["group", "arm", "epoch"], f"{split}_{quantity}"))
@@ -88,7 +88,8 @@ def fisher(tables: Tables, name: str = "fisher") -> pd.DataFrame:
     epochs = np.sort(rows["epoch"].unique())
     chosen = epochs[np.linspace(0, len(epochs) - 1, min(len(epochs), _SHOWN_EPOCHS)).round().astype(int)]
     rows = sorted_by(rows[rows["epoch"].isin(chosen)], "epoch")
-    return over_seeds(rows, ["group", "arm", "variant", "epoch", "timestep"], "trace")
+    by = ["group", "arm", "variant", *[name for name in ("labels",) if name in rows], "epoch", "timestep"]
+    return over_seeds(rows, by, "trace")
 
 
 def centroids(tables: Tables) -> pd.DataFrame:
@@ -134,10 +135,14 @@ def traces(tables: Tables) -> pd.DataFrame:
 
 
 def densities(tables: Tables) -> pd.DataFrame:
-    """The spectral density of every seed at the end of training: no mean, since the grids differ."""
+    """The spectral density of every seed at the end of training: no mean, since the grids differ. NaN: a gap."""
     rows = sorted_by(variant(at_the_end(tables["density"])), "eigenvalue")
     rows["density"] = rows["density"].where(rows["density"] > FLOOR * rows["density"].max())
-    return rows[["group", "arm", "variant", "seed", "eigenvalue", "density"]].reset_index(drop=True)
+    lost = rows["density"].isna()
+    again = lost.groupby([rows[name] for name in ("group", "arm", "variant", "seed")]).shift(fill_value=True)
+    return rows.loc[~(lost & again), ["group", "arm", "variant", "seed", "eigenvalue", "density"]].reset_index(
+        drop=True
+    )
 
 
 def gradients(tables: Tables) -> pd.DataFrame:

@@ -5,7 +5,6 @@ Groups are rows of panels. Every panel of a quantity has the same scale. Nothing
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .figure_style import MARKERS, Handles, add_legend, letters, looks, note, style
+from .figure_style import MARKERS, Handles, add_legend, dashed_look, filled, letters, looks, note, stacked, style
 
-DASHED = (0, (3, 1.3))
 _LEAST = 1.35  # inches, the least width of a panel
 _MOST_MARKERS = 8  # on a line
 _STACKED = 1.8  # inches, the width up to which titles of two parts have two lines
@@ -31,7 +29,7 @@ class Curves:
     """How lines are drawn: the columns that are x, panels and lines, and the words.
 
     ``panel``: panels side by side; ``line``: lines in a panel, "arm" in the colours of the arms, another column from
-    dark to light, "seed" all alike; ``dash``: a column whose second value is drawn dashed. ``mark``: a column whose
+    dark to light, "seed" all alike; ``dash``: a column whose second value is drawn dashed and hollow. ``mark``: a column whose
     values on the x axis are marked by dotted lines. ``ylabel``: by panel, or of
     all; panels with a label of their own have a scale of their own. ``log_from``: the ratio of highest to lowest value
     beyond which a scale of positive numbers is logarithmic. ``said``: what the legend adds.
@@ -105,7 +103,7 @@ def title(ax: Axes, *parts: str) -> None:
     most = letters(inches - 0.5)
     said = [part for part in parts if part]
     whole = ", ".join(said)
-    text = whole if len(whole) <= most and inches > _STACKED else "\n".join(textwrap.fill(part, most) for part in said)
+    text = whole if len(whole) <= most and inches > _STACKED else "\n".join(filled(part, inches - 0.5) for part in said)
     ax.set_title(text, fontsize=7.5, pad=3)
 
 
@@ -124,7 +122,8 @@ def draw_curves(numbers: pd.DataFrame, how: Curves, width: float) -> Figure:
         counts = sorted(set(numbers["n_seeds"])) if "n_seeds" in numbers else []
         seeds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]])) if counts else ""
         mean = f"line: mean of {seeds} seeds, band: lowest to highest" if counts and counts[-1] > 1 else ""
-        if said := "; ".join(filter(None, (mean, how.said))):
+        dashed = not how.dash or len(set(numbers.dropna(subset="mean")[how.dash])) > 1
+        if said := "; ".join(filter(None, (mean, how.said if dashed else ""))):
             note(panels[0].ax, said)
         add_legend(figure, Handles(figure.axes), width)
     return figure
@@ -140,9 +139,10 @@ def _line_looks(numbers: pd.DataFrame, how: Curves) -> dict[object, dict]:
         return {arm: {"label": arms[arm].label, "color": arms[arm].color, "marker": arms[arm].marker} for arm in values}
     shades = colormaps["viridis"]([0.85 * i / max(len(values) - 1, 1) for i in range(len(values))])
     labels = [how.words(how.line, value) for value in values]
+    sizes = stacked(len(values)) if how.line == "layer" else [{}] * len(values)
     return {
-        value: {"label": label, "color": shade, "marker": MARKERS[i % len(MARKERS)]}
-        for i, (value, label, shade) in enumerate(zip(values, labels, shades, strict=True))
+        value: {"label": label, "color": shade, "marker": MARKERS[i % len(MARKERS)], **size}
+        for i, (value, label, shade, size) in enumerate(zip(values, labels, shades, sizes, strict=True))
     }
 
 
@@ -156,8 +156,8 @@ def _draw_lines(ax: Axes, rows: pd.DataFrame, how: Curves, known: dict) -> None:
             first = dash == dashes[0]
             order = list(known).index(value) if known else 0
             every = max(1, -(-len(points) // _MOST_MARKERS))
-            drawn = {**look, "linestyle": "-" if first else DASHED, "markevery": (order % every, every)}
-            drawn["label"] = look["label"] if first else None
+            drawn = {**look} if first else {**dashed_look(look), "label": None}
+            drawn["markevery"] = (order % every, every)
             if "mean" not in points:
                 ax.plot(points[how.x], points["density"].where(points["density"] > 0), **drawn)
                 continue

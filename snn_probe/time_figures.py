@@ -6,7 +6,6 @@ for every checkpoint where one panel cannot hold several.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +20,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .activity_figures import checked, energy, firing_rate
-from .figure_style import MARKERS, Handles, add_legend, letters, note, series_of, style
+from .figure_style import MARKERS, Handles, add_legend, dashed_look, filled, note, series_of, stacked, style
 from .results import IDENTIFYING
 
-_DASHED = (0, (3, 1.3))
 _SHOWN_LAYERS = 8  # most layers that are drawn as lines; the map has them all
 _PANEL = 1.3  # inches, the least width of a panel
 _TICK = 0.17  # inches from one number below an axis to the next
@@ -33,10 +31,10 @@ _COLORS = "viridis"
 
 
 def gradient_norms(table: pd.DataFrame, ax: Axes, *, layer: str | None = None) -> Axes:
-    """Norm of the gradient at the input current over timesteps (solid), and with the path through time cut (dashed).
+    """Norm of the gradient at the input current over timesteps, solid; dashed and hollow with the path through time cut.
 
     ``table`` is that of ``temporal_gradient_norms`` for one checkpoint: a line per layer, dark to light with depth (of
-    more than 8 layers, 8 evenly spread). With ``layer``, that of ``combine(results)``: a line per checkpoint.
+    more than 8 layers, 8 evenly spread), and thick to thin, so that lines on each other show. With ``layer``, that of ``combine(results)``: a line per checkpoint.
     Logarithmic; what is zero or unknown is a gap. Raises ValueError for several checkpoints without ``layer``, an
     unknown layer, or another kind of table.
     """
@@ -51,17 +49,15 @@ def gradient_norms(table: pd.DataFrame, ax: Axes, *, layer: str | None = None) -
         ]
     for line, look in lines:
         line = line.sort_values("timestep")
-        for column, dash in (("norm", "-"), ("norm_spatial", _DASHED)):
+        for column in ("norm", "norm_spatial"):
             y = line[column].to_numpy(dtype=float)
-            label = look["label"] if column == "norm" else None
-            ax.plot(line["timestep"], np.where(y > 0, y, np.nan), linestyle=dash, **{**look, "label": label})
+            drawn = {**dashed_look(look), "label": None} if column == "norm_spatial" else look
+            ax.plot(line["timestep"], np.where(y > 0, y, np.nan), **drawn)
     if (rows[["norm", "norm_spatial"]] > 0).any(axis=None):
         ax.set_yscale("log")
         _plain_numbers(ax, *ax.get_ylim())
     hidden = rows["layer"].nunique() - len(lines) if layer is None else 0
-    said = ["dashed: path through time cut"] if rows["norm_spatial"].notna().any() else []
-    if said := said + [f"{len(lines)} of {len(lines) + hidden} layers"] * (hidden > 0):
-        note(ax, ", ".join(said))
+    note(ax, "; ".join([_cut_words(rows), *[f"{len(lines)} of {len(lines) + hidden} layers"] * (hidden > 0)]))
     where = "at the input current" if layer is None else f"at the input of {layer}"
     ax.set(xlabel="Timestep", ylabel=f"Gradient norm\n{where}")
     _timesteps(ax, rows)
@@ -155,7 +151,7 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
             upright = [label.get_text() for label in ax.get_xticklabels() if label.get_rotation() == 90]
             figure.set_figheight(figure.get_figheight() + 0.06 * max(map(len, upright), default=0))
         if title:
-            figure.suptitle(textwrap.fill(title, letters(width - 0.2)), fontsize=8)
+            figure.suptitle(filled(title, width - 0.2), fontsize=8)
         add_legend(figure, Handles(figure.axes), width)
     return figure
 
@@ -181,8 +177,7 @@ def _draw_panels(figure: Figure, name: str, function, table: pd.DataFrame, width
         left, bottom = i % columns == 0, i + columns >= len(panels)
         ax.tick_params(labelleft=left or (is_map and not alike), labelbottom=bottom)
         ax.set(xlabel=ax.get_xlabel() if bottom else "", ylabel=ax.get_ylabel() if left else "")
-        if len(panels) > 1:
-            ax.set_title(textwrap.fill(series.label, letters(width / columns - 0.3)), fontsize=7.5, pad=3)
+        ax.set_title(filled(series.label, width / columns - 0.3), fontsize=7.5, pad=3)
     if is_map:
         bar = figure.colorbar(
             ScalarMappable(options["norm"], _COLORS), ax=axes, pad=0.02, aspect=20, label="Gradient norm"
@@ -202,14 +197,24 @@ def _of_layer(rows: pd.DataFrame, layer: str) -> pd.DataFrame:
     return rows[rows["layer"] == layer]
 
 
+def _cut_words(rows: pd.DataFrame) -> str:
+    """What the dashed lines are, or why there are none."""
+    known = rows.groupby("layer")["norm_spatial"].agg(lambda found: found.notna().any())
+    if not known.any():
+        return "no dashed lines: the path through time of these neurons cannot be cut"
+    return "dashed, hollow: path through time cut" + (" (where it can be)" if not known.all() else "")
+
+
 def _layer_lines(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, dict]]:
     """The rows of each layer and how its lines look; of many layers, some, first and last among them."""
     layers = list(dict.fromkeys(rows["layer"]))
     if len(layers) > _SHOWN_LAYERS:
         layers = [layers[i] for i in np.linspace(0, len(layers) - 1, _SHOWN_LAYERS).round().astype(int)]
     colors = colormaps[_COLORS](np.linspace(0.0, 0.85, len(layers)))
-    looks = zip(layers, colors, MARKERS, strict=False)
-    return [(rows[rows["layer"] == name], {"label": name, "color": c, "marker": m}) for name, c, m in looks]
+    looks = zip(layers, colors, MARKERS, stacked(len(layers)), strict=False)
+    return [
+        (rows[rows["layer"] == name], {"label": name, "color": c, "marker": m, **size}) for name, c, m, size in looks
+    ]
 
 
 def _plain_numbers(ax: Axes, low: float, high: float) -> None:

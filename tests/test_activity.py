@@ -12,6 +12,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from snn_probe import time_figures
+from snn_probe.activity_figures import whisker
 from snn_probe.probes.activity import AC_PJ, MAC_PJ, _fan_out, energy_ratio, spiking_activity
 from snn_probe.results import Result, combine, load, save
 from snn_probe.temporal import from_spikingjelly, probing
@@ -315,6 +316,8 @@ def test_bars_of_rates_and_energy():
     assert [c.get_label() for c in ax.containers if c.get_label() in ("SDT", "TRT")] == ["SDT", "TRT"]
     low, high = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((0.2, 0.4))  # the two timesteps
+    thick, thin = (whisker(ax, width)["elinewidth"] for width in (0.8, 0.02))
+    assert thick == 0.8 and 0 < thin < 0.25 * 72 * 0.775 * 6.4 * 0.02 / 1.2  # a whisker leaves its bar to be seen
     ax = time_figures.energy(both, Figure().subplots())
     assert [bar.get_height() for bar in ax.patches] == pytest.approx([920, 540, 920, 270])
     assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False, True, False]

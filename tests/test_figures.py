@@ -209,20 +209,60 @@ def test_ticks_of_many_timesteps_are_few_and_whole():
 @pytest.mark.parametrize(
     ("cards", "expected"),
     [
-        ([{}], ["TRT, epoch 20"]),
+        ([{}], ["TRT, digits, tiny, epoch 20"]),
+        ([{"method": None}], ["None-seed0, digits, tiny, epoch 20"]),  # of a file of weights: its name
         ([{"epoch": 20}, {"epoch": 120}], ["epoch 20", "epoch 120"]),
         ([{"seed": 0}, {"seed": 1}], ["seed 0", "seed 1"]),
         ([{"method": "sdt"}, {"method": "mine"}], ["SDT", "mine"]),
         ([{"kind": "best"}, {"kind": "last"}], ["best", "last"]),
         ([{"epoch": None, "kind": "best"}, {"epoch": None, "kind": "last"}], ["best", "last"]),
-        ([{"epoch": 20}, {"epoch": None}], ["epoch 20", "epoch unknown"]),
-        ([{"method": "trt"}, {"method": None}], ["TRT", "method unknown"]),
+        ([{"epoch": 20}, {"epoch": None}], ["epoch 20", "trt-seed0"]),
+        ([{"method": "trt"}, {"method": None}], ["TRT", "None-seed0"]),
     ],
 )
 def test_labels_say_what_differs(cards, expected):
     ax = axes()
     figures.fisher_trace(combine(fisher_result([2, 1], **card) for card in cards), ax)
     assert sorted(legend_labels(ax)) == sorted(expected)
+
+
+def weights_result(name, model):
+    card = {"run": name, "kind": "weights", "config": {"dataset": "digits", "model": model, "num_steps": 2}}
+    return Result("fisher_trace", fisher_table([2, 1]), {}, card)
+
+
+def test_what_is_not_known_is_left_out_and_the_file_named_instead():
+    files = [weights_result("rec", "mynet:recurrent"), weights_result("snn", "mynet:snn")]
+    ax = axes()
+    figures.fisher_trace(combine([fisher_result([2, 1], epoch=3), *files]), ax)
+    assert sorted(legend_labels(ax)) == ["TRT, tiny, epoch 3, seed 0", "rec, recurrent", "snn"]
+    ax = axes()
+    figures.fisher_trace(combine(files[:1]), ax)
+    assert legend_labels(ax) == ["rec, digits, recurrent"]
+    alike = [weights_result("x", "one:net"), weights_result("x", "two:net")]  # in full, or they would be called alike
+    ax = axes()
+    figures.fisher_trace(combine(alike), ax)
+    assert legend_labels(ax) == ["one:net", "two:net"]
+
+
+def test_lines_of_text_are_about_as_long():
+    text = "bar: mean over timesteps, whisker: lowest to highest timestep"
+    most = figure_style.letters(3.2)
+    assert len(text) > most > len(text.rpartition(" ")[0])  # a greedy break leaves the last word alone
+    assert min(map(len, figure_style.filled(text, 3.2).splitlines())) > 20
+    assert figure_style.filled(text, 3.2).replace("\n", " ") == text
+    assert figure_style.filled("averyveryverylongword b", 0.5).splitlines()[-1].endswith("b")
+    assert figure_style.filled("", 1.0) == ""
+
+
+def test_lines_on_each_other_show_around_those_above():
+    for count in (1, 2, 8):
+        sizes = figure_style.stacked(count)
+        assert len(sizes) == count
+        for name in ("lw", "ms"):
+            widths = [size[name] for size in sizes]
+            assert widths == sorted(widths, reverse=True) and len(set(widths)) == count
+    assert figure_style.stacked(1) == [{"lw": 0.8, "ms": 4}]
 
 
 def test_runs_that_differ_in_nothing_else_are_called_by_their_name():
@@ -264,12 +304,15 @@ def test_the_last_checkpoint_is_solid_and_darkest():
 
 # Learning curves
 
+BOTH = "solid: test; dashed, hollow: train"
+
 
 def test_learning_curves_draw_train_and_test_in_percent():
     ax = axes()
     table = metrics(seeds=(0,))
     assert figures.learning_curves(table, ax) is ax
-    assert legend_labels(ax) == [f"{m}, {s}" for m in ("SDT", "TET", "TRT") for s in ("train", "test")]
+    assert legend_labels(ax) == ["SDT", "TET", "TRT"]
+    assert [line.get_markerfacecolor() == "none" for line in ax.lines] == [True, False] * 3
     assert [line.get_linestyle() for line in ax.lines] == ["--", "-"] * 3
     for i, method in enumerate(("sdt", "tet", "trt")):
         rows = table[table["method"] == method]
@@ -278,15 +321,31 @@ def test_learning_curves_draw_train_and_test_in_percent():
             np.testing.assert_allclose(line.get_ydata(), 100 * rows[f"{split}_accuracy"])
             assert to_hex(line.get_color()) == figure_style.METHODS[method][1].lower()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Accuracy (%)")
-    assert len(ax.collections) == 0 and note(ax) == []
+    assert note(ax) == [BOTH] and len(ax.collections) == 1  # the note's entry, without a band
     assert len(looks(ax)) == 6
+
+
+def test_one_epoch_is_a_filled_and_a_larger_hollow_point():
+    ax = axes()
+    figures.learning_curves(metrics(("sdt",), epochs=1, seeds=(0,)).assign(test_accuracy=0.025), ax)
+    train, test = ax.lines
+    assert train.get_xydata().tolist() == test.get_xydata().tolist()  # on each other, and yet both are seen
+    assert (train.get_markerfacecolor(), train.get_markeredgecolor()) == ("none", test.get_color())
+    assert train.get_markersize() > test.get_markersize() and test.get_markerfacecolor() == test.get_color()
+    assert ax.get_xticks().tolist() == [1]
+
+
+def test_train_alone_is_named_too():
+    ax = axes()
+    figures.learning_curves(metrics(("sdt",), seeds=(0,)).drop(columns="test_accuracy"), ax)
+    assert legend_labels(ax) == ["SDT"] and note(ax) == ["dashed, hollow: train"]
 
 
 def test_several_seeds_become_a_mean_with_a_band():
     ax = axes()
     figures.learning_curves(metrics(("sdt",), seeds=(0, 1, 3)), ax)
-    assert legend_labels(ax) == ["SDT, train", "SDT, test"]
-    assert note(ax) == ["line: mean of 3 seeds, band: lowest to highest"]
+    assert legend_labels(ax) == ["SDT"]
+    assert note(ax) == [BOTH, "line: mean of 3 seeds, band: lowest to highest"]
     train = ax.lines[0]
     np.testing.assert_allclose(train.get_ydata(), 100 * (np.arange(1, 21) + 4 / 3) / 40)
     band = ax.collections[0].get_paths()[0].vertices
@@ -303,7 +362,7 @@ def test_a_mean_stops_where_a_seed_stops_and_says_how_many_there_were():
     assert ax.lines[0].get_xdata().tolist() == [1, 2, 4, 5]
     assert ax.lines[1].get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert ax.lines[2].get_xdata().tolist() == list(range(1, 21))
-    assert note(ax) == ["line: mean of 1 to 2 seeds, band: lowest to highest"]
+    assert note(ax) == [BOTH, "line: mean of 1 to 2 seeds, band: lowest to highest"]
     assert ax.get_ylabel() == "Loss"
 
 
@@ -311,8 +370,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
     table = pd.concat([metrics(("trt",), seeds=(0,)), metrics(("trt",), seeds=(0,)).assign(run="other decay")])
     ax = axes()
     figures.learning_curves(table, ax)
-    assert legend_labels(ax) == [f"{r}, {s}" for r in ("other decay", "trt-0") for s in ("train", "test")]
-    assert len(ax.collections) == 0
+    assert legend_labels(ax) == ["other decay", "trt-0"]
+    assert note(ax) == [BOTH]
     assert len({(marker, dash) for marker, dash, _ in looks(ax)}) == 4
 
 
@@ -320,14 +379,14 @@ def test_validation_stands_in_for_an_absent_test():
     table = metrics(("sdt",), seeds=(0,)).rename(columns={"test_loss": "validation_loss"}).assign(test_loss=np.nan)
     ax = axes()
     figures.learning_curves(table, ax, quantity="loss")
-    assert legend_labels(ax) == ["SDT, train", "SDT, validation"]
+    assert legend_labels(ax) == ["SDT"] and note(ax) == ["solid: validation; dashed, hollow: train"]
 
 
 def test_learning_curves_of_a_bare_table_and_a_combined_one():
     bare = metrics(("sdt",), seeds=(0,)).drop(columns=["run", "method", "seed"])
     ax = axes()
     figures.learning_curves(bare, ax)
-    assert legend_labels(ax) == ["train", "test"]
+    assert legend_labels(ax) == [] and note(ax) == [BOTH]
     ax = axes()
     figures.learning_curves(combine([Result("metrics", bare, {})]), ax)
     assert [len(line.get_xdata()) for line in ax.lines] == [20, 20]
@@ -420,7 +479,7 @@ def test_nothing_is_clipped_and_the_legend_covers_no_axes(name, table, width):
     assert legend.get_window_extent().y1 <= around.y0
     assert ax.get_window_extent().height > 1.2 * figure.dpi  # room for the data is left
     assert [text.get_text() for text in legend.get_texts()] == legend_labels(ax)
-    assert legend.get_title().get_text() == note(ax)[0]
+    assert legend.get_title().get_text().replace("\n", " ") == "; ".join(note(ax))
     assert {text.get_fontsize() for text in legend.get_texts()} == {7}
 
 
@@ -478,6 +537,12 @@ def test_the_same_table_gives_the_same_bytes(format, start):
 def test_png_has_300_dots_per_inch():
     png = figure_style.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,)), width=3.25), "png")
     assert matplotlib.image.imread(io.BytesIO(png)).shape[1] == 975
+    half = figure_style.figure_bytes(figures.draw("fisher_trace", grid(epochs=(20,)), width=3.0), "png", dpi=150)
+    picture = matplotlib.image.imread(io.BytesIO(half))[:, :, :3]
+    small = figure_style.fewer_colors(half)
+    assert picture.shape[1] == 450 and len(small) < len(half) / 2
+    again = matplotlib.image.imread(io.BytesIO(small))[:, :, :3]
+    assert again.shape == picture.shape and np.abs(again - picture).mean() < 0.01
 
 
 def test_style_is_undone_and_nothing_global_is_touched():

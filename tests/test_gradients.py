@@ -455,10 +455,21 @@ def test_lines_of_one_checkpoint():
     assert math.isnan(ax.lines[2].get_ydata()[0])  # zero is a gap on a logarithmic axis
     assert list(ax.lines[1].get_ydata()) == [0.005, 0.05, 0.5] and ax.lines[1].get_linestyle() == "--"
     assert ax.lines[1].get_color() is ax.lines[0].get_color()
-    assert labels(ax) == ["lif1", "lif2"] and notes(ax) == ["dashed: path through time cut"]
+    assert labels(ax) == ["lif1", "lif2"] and notes(ax) == ["dashed, hollow: path through time cut"]
     assert (ax.get_xlabel(), ax.get_yscale()) == ("Timestep", "log")
     assert list(ax.get_xticks()) == [1, 2, 3]
-    assert notes(time_figures.gradient_norms(measured(NORMS).table, Figure().subplots())) == []
+    assert ax.lines[0].get_linewidth() > ax.lines[2].get_linewidth()  # lines on each other show
+    assert ax.lines[0].get_markersize() > ax.lines[2].get_markersize()
+    assert {line.get_markerfacecolor() for line in ax.lines[1::2]} == {"none"}
+    uncut = time_figures.gradient_norms(measured(NORMS).table, Figure().subplots())
+    assert notes(uncut) == ["no dashed lines: the path through time of these neurons cannot be cut"]
+    some = measured(NORMS, spatial=0.5).table
+    some.loc[some["layer"] == "lif2", "norm_spatial"] = math.nan
+    assert notes(time_figures.gradient_norms(some, Figure().subplots())) == [
+        "dashed, hollow: path through time cut (where it can be)"
+    ]
+    (alone,) = time_figures.draw("gradient_norms", combine([measured(NORMS)])).axes
+    assert alone.get_title() == "TRT, epoch 20"
     flat = time_figures.gradient_norms(measured({"lif1": [0.0, 0.0]}).table, Figure().subplots())
     assert flat.get_yscale() == "linear"
 
@@ -467,7 +478,7 @@ def test_of_many_layers_some_are_lines_and_all_are_on_the_map():
     deep = measured({f"lif{i}": [1.0, 2.0] for i in range(20)}).table
     ax = time_figures.gradient_norms(deep, Figure().subplots())
     assert labels(ax)[0] == "lif0" and labels(ax)[-1] == "lif19" and len(labels(ax)) == 8
-    assert notes(ax) == ["8 of 20 layers"]
+    assert notes(ax)[0].endswith("cannot be cut; 8 of 20 layers")
     ax = time_figures.gradient_map(deep, Figure().subplots())
     assert [label.get_text() for label in ax.get_yticklabels()] == [f"lif{i}" for i in range(20)]
 

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from snn_probe import figure_style, landscape_figures, landscape_panels
+from snn_probe import figure_style, landscape_figures, landscape_panels, loss_scale
 from snn_probe.results import Result
 from snn_probe.slices import combine_slices
 
@@ -117,7 +117,7 @@ def test_contours_lie_where_the_loss_is_and_the_lowest_point_is_marked():
     rows = table()
     assert landscape_figures.loss_contour(rows, ax) is ax
     lines = contours(ax, filled=False)
-    levels = landscape_figures.contour_levels(landscape_figures.shared_norm(rows))
+    levels = loss_scale.contour_levels(loss_scale.shared_norm(rows))
     assert list(lines.levels) == levels == [0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0]
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):
         if len(path.vertices):
@@ -182,14 +182,14 @@ def test_surface(offset):
 
 
 def test_colour_scales():
-    norm = landscape_figures.shared_norm(methods())
+    norm = loss_scale.shared_norm(methods())
     assert isinstance(norm, LogNorm) and norm.vmin == pytest.approx(0.05)
     assert norm.vmax == pytest.approx(4 * (0.05 + 2 * 1.2**2 + 1))
-    narrow = landscape_figures.shared_norm(table(offset=5.0))
+    narrow = loss_scale.shared_norm(table(offset=5.0))
     assert type(narrow) is Normalize and (narrow.vmin, narrow.vmax) == pytest.approx((5.05, 8.93))
-    assert landscape_figures.contour_levels(narrow) == [5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5]
-    assert landscape_figures.contour_levels(LogNorm(0.05, 30)) == [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
-    flat = landscape_figures.shared_norm(table(scale=0.0, offset=1.0))
+    assert loss_scale.contour_levels(narrow) == [5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5]
+    assert loss_scale.contour_levels(LogNorm(0.05, 30)) == [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
+    flat = loss_scale.shared_norm(table(scale=0.0, offset=1.0))
     assert (flat.vmin, flat.vmax) == (0.5, 1.5)
 
 
@@ -227,6 +227,43 @@ def test_nothing_is_clipped_and_nothing_overlaps(case, width):
             shown = [t.get_window_extent() for t in ax.get_xticklabels() if t.get_visible() and t.get_text()]
             spans = sorted((box.x0, box.x1) for box in shown)
             assert all(right[0] >= left[1] for left, right in pairwise(spans))
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+@pytest.mark.parametrize("case", ["plane", "planes", "ring"])
+def test_labels_of_contours_lie_within_the_axes_and_off_the_marks(case, width):
+    ring = ("loss_contour", table(alphas=GRID / 2, betas=GRID / 2, scale=9.0, offset=1.0), {})
+    name, rows, options = CASES.get(case, ring)
+    figure = landscape_panels.draw(name, rows, width=width, **options)
+    figure.draw_without_rendering()
+    planes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert sum(len(ax.texts) for ax in planes) >= 2 * len(planes)  # there are labels
+    for ax in planes:
+        inside = ax.get_window_extent()
+        boxes = [text.get_window_extent() for text in ax.texts]
+        marks = [ax.transData.transform(line.get_xydata()) for line in ax.lines if line.get_marker() in "+*"]
+        for box in boxes:
+            assert box.x0 >= inside.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0 and box.y1 <= inside.y1
+            assert not any(box.contains(*mark[0]) for mark in marks)
+        assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+@pytest.mark.parametrize("case", ["plane", "planes", "surface", "surfaces"])
+def test_there_is_nothing_blank_above_the_panels_and_before_the_legend(case, width):
+    name, rows, options = CASES[case]
+    figure = landscape_panels.draw(name, rows, width=width, **options)
+    figure.draw_without_rendering()
+    boxes = [ax.get_tightbbox() for ax in figure.axes]
+    (legend,) = figure.legends
+    above = figure.bbox.y1 - max(box.y1 for box in boxes)
+    below = min(box.y0 for box in boxes) - legend.get_window_extent().y1
+    assert above < 0.3 * figure.dpi and below < 0.3 * figure.dpi
+
+
+def test_a_single_plane_says_what_it_is_of():
+    figure = landscape_panels.draw("loss_contour", combine_slices([result(table())]))
+    assert figure.axes[0].get_title() == "SDT, digits, tiny, epoch 20"
 
 
 def test_objectives_and_methods_get_a_panel_each_on_one_scale_per_objective():

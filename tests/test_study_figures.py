@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import whole_file
+from matplotlib import image
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -149,6 +150,14 @@ def test_loss_that_is_not_finite_is_a_gap():
     assert found.loc[found["alpha"] == 1, "mean"].isna().all() and found.loc[found["alpha"] < 1, "mean"].notna().all()
 
 
+def test_of_a_density_only_what_is_drawn_is_kept():
+    line = pd.DataFrame({"eigenvalue": np.arange(8.0), "density": [0.0, 0.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0]})
+    whole = {"group": "", "arm": "sdt", "seed": 0, "epoch": 1}
+    found = study_numbers.densities({"density": line.assign(**whole)})
+    assert found["eigenvalue"].tolist() == [2.0, 3.0, 5.0, 6.0]  # a single row for each gap
+    assert found["density"].fillna(-1).tolist() == [1.0, -1.0, 2.0, -1.0]
+
+
 # Pictures
 
 
@@ -174,18 +183,26 @@ def test_the_control_arm_and_new_arms_have_looks_of_their_own():
     assert looks(["other"])["sdt"] == found["sdt"]
 
 
-def test_dashes_are_the_held_out_examples_and_the_gap_has_a_scale_of_its_own():
-    figure = drawn("learning_curves")
+def test_held_out_examples_are_solid_training_is_dashed_and_the_gap_has_a_scale_of_its_own():
+    figure, plotted = drawn("learning_curves"), numbers("learning_curves")
+    of_arm = plotted.query("quantity == 'accuracy' and group == @GROUPS[0] and arm == 'sdt'")
+    for line, split in zip(shown(figure)[0].lines, ("test", "train"), strict=False):
+        np.testing.assert_allclose(line.get_ydata(), of_arm[of_arm["split"] == split]["mean"])
+        assert (line.get_markerfacecolor() == "none") == (split == "train")
     assert [ax.get_ylabel() for ax in shown(figure)[:3]] == ["Accuracy (%)", "Loss", "Accuracy gap\n(points)"]
     assert [line.get_linestyle() for line in shown(figure)[0].lines] == ["-", "--"] * len(ARMS)
     assert [line.get_linestyle() for line in shown(figure)[2].lines] == ["-"] * len(ARMS)
     assert len({ax.get_ylim() for ax in shown(figure)}) == 3
-    assert "line: mean of 3 seeds, band: lowest to highest" in figure.legends[0].get_title().get_text()
+    said = "line: mean of 3 seeds, band: lowest to highest; solid: held-out examples; dashed, hollow: training"
+    assert figure.legends[0].get_title().get_text().replace("\n", " ") == said
 
 
 def test_epochs_are_lines_and_arms_are_panels_of_fisher_traces():
     figure = drawn("fisher_trace")
     assert labels(figure) == ["epoch 1", "epoch 20"]
+    assert shown(figure)[0].get_ylabel() == "Empirical Fisher trace"
+    sampled = drawn("fisher_trace", given={"fisher": tables()["fisher"].assign(labels="sampled")})
+    assert shown(sampled)[0].get_ylabel() == "Fisher trace\n(sampled labels)"
     assert [ax.get_title() for ax in shown(figure)][:2] == ["SDT\n150 examples", "TET\n150 examples"]
     np.testing.assert_allclose(shown(figure)[1].lines[1].get_ydata(), 2 * 20 * np.arange(1, 4) + np.mean(SEEDS))
 
@@ -283,6 +300,20 @@ def test_claims_stand_by_unit_with_interval_verdict_and_what_does_not_matter():
     assert [text.get_text() for text in points.texts] == [GROUPS[0], GROUPS[1], GROUPS[0]]
     narrow = draw_effects(effects(ledger()), 3.25)
     assert [t.get_text() for t in shown(narrow)[0].get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("width", [3.25, 6.75])
+def test_claims_keep_off_the_edges(width):
+    figure = draw_effects(effects(ledger()), width)
+    figure.draw_without_rendering()
+    for ax in shown(figure):
+        box = ax.get_tightbbox()
+        assert box.x0 > 0.08 * figure.dpi and box.x1 < figure.bbox.x1 - 0.08 * figure.dpi
+
+
+def test_png_of_a_study_has_150_dots_per_inch(tmp_path):
+    (png, _) = draw_study({"hessian_trace": tables()["hessian_trace"]}, tmp_path, width=4.0, formats=("png",))
+    assert image.imread(png).shape[1] == 600
 
 
 def test_claims_without_an_effect_are_not_drawn(tmp_path):
