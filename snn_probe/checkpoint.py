@@ -131,7 +131,8 @@ def load(path: str | Path) -> Checkpoint:
     content = _read(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise ValueError(
-            f"{path} is a PyTorch file but not a snn_probe checkpoint; give a file that `snnprobe train` wrote."
+            f"{path} is a PyTorch file but not a snn_probe checkpoint; give a file that `snnprobe train` wrote, or a "
+            f"network with these weights, --model MODULE:FACTORY --weights {path}."
         )
     if content["format"] != FORMAT:
         family, _, version = content["format"].rpartition("/")
@@ -153,6 +154,11 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"{path} is no checkpoint; give a file that `snnprobe train` wrote, or a network with these weights, --model "
+            f"MODULE:FACTORY --weights {path}."
+        )
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path} {what}; give a checkpoint file such as <run>/checkpoints/last.pt.")

@@ -38,7 +38,10 @@ class Stage:
         if is_own(self.method):
             check_name("method", self.method)
         elif not isinstance(self.method, str) or self.method not in OBJECTIVES:
-            raise ValueError(f"method is {self.method!r}; give one of {', '.join(map(repr, OBJECTIVES))}.")
+            raise ValueError(
+                f"method is {self.method!r}; give one of {', '.join(map(repr, OBJECTIVES))}, or package.module:name of "
+                "your own."
+            )
         for name in ("num_steps", "epochs"):
             _whole(name, getattr(self, name), low=1)
         _one_of("optimizer", self.optimizer, OPTIMIZER_AT_START)

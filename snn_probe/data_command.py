@@ -10,23 +10,28 @@ from snn_probe.completion import one_of
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=one_of(*SETS))
+@click.argument("names", nargs=-1, metavar="[NAME|MODULE:FACTORY|FOLDER]...", shell_complete=one_of(*SETS))
+@click.option("--num-steps", default=4, show_default=True, type=click.IntRange(min=1),
+              help="Timesteps that data of your own are made for.")  # fmt: skip
 @click.option("--data-root", type=click.Path(path_type=Path), help="The folder of the data sets.  [$SNNPROBE_DATA]")
 @click.option("--download", multiple=True, metavar="NAME", shell_complete=one_of(*SETS),
               help="Download this set first; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON instead.")
-def data(names: tuple[str, ...], data_root: Path | None, download: tuple[str, ...], as_json: bool) -> None:
-    """List the data sets: shape, classes, where they were found, examples, size, and what is missing."""
+def data(
+    names: tuple[str, ...], num_steps: int, data_root: Path | None, download: tuple[str, ...], as_json: bool
+) -> None:
+    """List the data sets, or describe some, data of your own among them: shape, classes, where they were found,
+    examples, size, and what is missing."""
     from snn_probe.data import DATASETS, fetch
-    from snn_probe.data.inventory import survey
+    from snn_probe.own import allowing
     from snn_probe.results import strict_json
 
-    for name in (*names, *download):
-        if name not in DATASETS:
-            raise click.UsageError(f"{name!r} is no data set here; give one of {', '.join(DATASETS)}.")
+    _check_names(names, download)
     for name in download:
         fetch(name, root=data_root)
-    found = [survey(name, data_root) for name in dict.fromkeys((*names, *download) if names else DATASETS)]
+    with allowing(names):
+        wanted = dict.fromkeys((*names, *download) if names else DATASETS)
+        found = [_survey(name, num_steps, data_root) for name in wanted]
     if as_json:
         click.echo(strict_json(list(map(_document, found))))
         return
@@ -36,6 +41,27 @@ def data(names: tuple[str, ...], data_root: Path | None, download: tuple[str, ..
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for problem in dict.fromkeys(one.problem for one in found if one.problem):
         click.echo(f"{', '.join(one.info.name for one in found if one.problem == problem)}: {problem}")
+
+
+def _check_names(names: tuple[str, ...], download: tuple[str, ...]) -> None:
+    from snn_probe.data import DATASETS, named
+    from snn_probe.own import is_own
+
+    for name in (*names, *download):
+        if name not in DATASETS and (name in download or not (is_own(name) or named(name)[1])):
+            more = "" if name in download else ", MODULE:FACTORY of your own, or a folder of images or frames by class"
+            raise click.UsageError(f"{name!r} is no data set here; give one of {', '.join(DATASETS)}{more}.")
+
+
+def _survey(name: str, num_steps: int, data_root: Path | None) -> Any:
+    from snn_probe.data import named
+    from snn_probe.data.inventory import survey, survey_folder, survey_own
+    from snn_probe.own import is_own
+
+    if is_own(name):
+        return survey_own(name, num_steps, data_root)
+    known, folder = named(name)
+    return survey(name, data_root) if folder is None else survey_folder(known, folder)
 
 
 def _document(found: Any) -> dict[str, Any]:

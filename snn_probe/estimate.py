@@ -81,8 +81,8 @@ def _training(works: list[Work], known: Mapping[str, float], where: Where) -> Co
         for stage in config.schedule():
             key = (work.task.run.arm, config.train_examples, stage.num_steps, stage.method)
             if not measured and key not in calibrated:
-                common = dict(data_root=where.data_root, device=where.device)
-                calibrated[key] = epoch_cost(config, stage, seconds=_SECONDS, **common).seconds
+                cost = epoch_cost(config, stage, seconds=_SECONDS, data_root=where.data_root, device=where.device)
+                calibrated[key] = cost.seconds
             seconds += 0.0 if measured else calibrated[key] * stage.epochs
     return Cost(len(works), len(works) * mean(measured) if measured else seconds, size, bool(measured))
 

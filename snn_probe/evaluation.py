@@ -4,16 +4,17 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snn_probe.forward_only import values_only
 from snn_probe.objectives import SDT
-from snn_probe.temporal import Batches, probing, spiking_layers
+from snn_probe.temporal import Batches, first_tensor, probing, spiking_layers
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Over all examples: mean loss, accuracy of the time-mean logits, spikes per neuron and timestep, their number."""
+    """Over all examples: mean loss, accuracy of the time-mean logits, spikes per neuron and timestep (NaN where no
+    spiking layer is known), and how many examples these are."""
 
     loss: float
     accuracy: float
@@ -45,6 +46,15 @@ def evaluate(model: nn.Module, batches: Batches, objective=None) -> Evaluation:
     return Evaluation(loss / count, correct / count, spikes / places if places else math.nan, int(count))
 
 
+def fires(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether any spiking layer emits anything for these inputs; True where no spiking layer is known."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with probing(model), torch.no_grad(), values_only(model), _counted_spikes(model) as counted:
+        model(inputs.to(device))
+        spikes, places = counted
+    return spikes != 0 or places == 0
+
+
 class _counted_spikes:
     """[spikes, neurons x timesteps x examples] of all spiking layers, counted by hooks while the context is open."""
 
@@ -59,6 +69,7 @@ class _counted_spikes:
         for handle in self.handles:
             handle.remove()
 
-    def _add(self, layer, args, spikes):
+    def _add(self, layer, args, emitted):
+        spikes = first_tensor(type(layer).__name__, emitted)  # layers of snnTorch return their membrane too
         self.sums[0] += float(spikes.sum(-1).sum(dtype=torch.float64))  # first in the spikes' type: exact and faster
         self.sums[1] += spikes.numel()

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,21 @@ def _check_directions(subjects, plane: bool, along: str, other: Path | None, num
         raise click.UsageError("--num-directions counts random slices; leave out --to and --along.")
     if along == "pca" and len(subjects) > 1:
         raise click.UsageError("--along pca takes one checkpoint, since every run has a plane of its own.")
+    if along == "pca":  # before the network is built; which epochs they are is seen then
+        _check_epochs(subjects[0].file, set(_kept_epochs(subjects[0].file)) - {subjects[0].file.resolve()})
+
+
+def _kept_epochs(file: Path) -> list[Path]:
+    """The epoch_*.pt beside a checkpoint."""
+    return sorted(file.resolve().parent.glob("epoch_*.pt"))
+
+
+def _check_epochs(file: Path, before: Collection[Any]) -> None:
+    if len(before) < 2:
+        raise ValueError(
+            f"{file.resolve().parent} has {len(before)} epoch_*.pt from before {file.name}, and the plane of a run needs "
+            "at least 2; train with --save-epochs 1,5,10,..."
+        )
 
 
 @dataclass(frozen=True)
@@ -196,13 +211,8 @@ def _plane_of_run(job: Any) -> _Way:
     from snn_probe.parameters import trainable
     from snn_probe.probes.directions import pca_plane
 
-    folder = job.file.resolve().parent
-    found = {c.epoch: c for c in map(load, sorted(folder.glob("epoch_*.pt"))) if c.epoch < job.checkpoint.epoch}
-    if len(found) < 2:
-        raise ValueError(
-            f"{folder} has {len(found)} epoch_*.pt from before {job.file.name}, and the plane of a run needs at least "
-            "2; train with --save-epochs 1,5,10,..."
-        )
+    found = {c.epoch: c for c in map(load, _kept_epochs(job.file)) if c.epoch < job.checkpoint.epoch}
+    _check_epochs(job.file, found)
     run = [found[epoch] for epoch in sorted(found)] + [job.checkpoint]
     names = list(trainable(job.model))
     plane = pca_plane([{name: c.state_dict[name] for name in names} for c in run])

@@ -16,9 +16,9 @@ def landscape_efforts(
     the slice; None: eigenvectors of the first objective, in whose place the calibration takes random directions."""
 
     def measure(job: Job, few: int) -> Any:
-        grid = dict(alphas=[(i + 1) / few for i in range(few)], betas=[0.5 if plane else 0.0])
+        alphas, betas = [(i + 1) / few for i in range(few)], [0.5 if plane else 0.0]
         way = None if directions is None else directions(job)
-        return loss_slice(job.model, job.batches, losses(job), directions=way, **grid)
+        return loss_slice(job.model, job.batches, losses(job), directions=way, alphas=alphas, betas=betas)
 
     slices = Effort(measure, lambda settings, count, batch: (count, 0, 0), repeats=points, what="points", keeps=True)
     if directions is not None:

@@ -50,7 +50,7 @@ def draw(name: str, table: pd.DataFrame, *, width: float = 3.25, title: str | No
 def fit_height(figure: Figure) -> None:
     """Make a figure of square panels, whose width says how large they are, as high as they are: nothing blank."""
     figure.draw_without_rendering()
-    boxes = [artist.get_tightbbox() for artist in (*figure.axes, *figure.texts)]
+    boxes = [box for artist in (*figure.axes, *figure.texts) if (box := artist.get_tightbbox()) is not None]
     used = max(box.y1 for box in boxes) - min(box.y0 for box in boxes)
     figure.set_figheight(used / figure.dpi + 2 * _EDGE)
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -30,6 +31,7 @@ from snn_probe.slices import table_of
 from snn_probe.subjects import Subject, stage_of
 
 _FIRST = 16  # examples in which a network is expected to fire
+_FOLLOWS = re.compile("sha256$|^direction_")  # settings that follow from others
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +162,8 @@ def _warn_of_replaced(written: Path, result: Result) -> None:
     old, new = ({**one.settings, "run": one.source.get("run")} for one in (stored, result))
     new = json.loads(strict_json(new))
     changed = {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    if chosen := {key: values for key, values in changed.items() if not _FOLLOWS.search(key)}:
+        changed = chosen
     if changed:
         _log.warning("%s", f"The result in {written} was measured with other settings ({described(changed)}) and is "
                      "replaced; give another folder with --out to keep both.")  # fmt: skip

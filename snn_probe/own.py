@@ -9,12 +9,19 @@ import inspect
 import os
 import re
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_BY_NAME = object()  # stands for: import it
+
+
+class _Meant(Enum):
+    IMPORTED = "what the module has under this name"
+
+
 _allowed: dict[str, Any] = {}
 
 
@@ -29,7 +36,7 @@ def check_name(what: str, name: str) -> None:
         raise ValueError(f"{what} is {name!r}; write package.module:name, as in mynet:build for build in mynet.py.")
 
 
-def allow(name: str, meant: Any = _BY_NAME) -> None:
+def allow(name: str, meant: Any = _Meant.IMPORTED) -> None:
     """Let ``name`` be imported and run in this process wherever a configuration or a checkpoint names it.
 
     ``meant`` is what the name stands for, if it need not be imported: a function, a class, or the mapping of a data
@@ -45,11 +52,25 @@ def allowing(names: Iterable[Any]) -> Iterator[None]:
     before = dict(_allowed)
     try:
         for name in filter(is_own, names):
-            allow(name, _allowed.get(name, _BY_NAME))
+            allow(name, _allowed.get(name, _Meant.IMPORTED))
         yield
     finally:
         _allowed.clear()
         _allowed.update(before)
+
+
+def allowed() -> dict[str, Any]:
+    """What is allowed in this process, by name, for :func:`allow` in another one."""
+    return dict(_allowed)
+
+
+def check_allowed(name: str, option: str) -> None:
+    """ValueError unless the user has given ``name``; ``option`` is where it would be given. Nothing is imported."""
+    if name not in _allowed:
+        raise ValueError(
+            f"The configuration names {name!r}, code that is no part of this program and is never run because a file "
+            f"says so; if you know and trust it, give {option} {name} (from Python: snn_probe.own.allow({name!r}))."
+        )
 
 
 def found(name: str, option: str) -> Any:
@@ -59,22 +80,25 @@ def found(name: str, option: str) -> Any:
     given, a module that does not exist or fails, and an attribute that it does not have.
     """
     check_name(option.lstrip("-"), name)
-    if name not in _allowed:
-        raise ValueError(
-            f"The configuration names {name!r}, code that is no part of this program and is never run because a file "
-            f"says so; if you know and trust it, give {option} {name} (from Python: snn_probe.own.allow({name!r}))."
-        )
-    if _allowed[name] is not _BY_NAME:
+    check_allowed(name, option)
+    if _allowed[name] is not _Meant.IMPORTED:
         return _allowed[name]
     module, _, attribute = name.partition(":")
     thing = _imported(module, name)
     for part in attribute.split("."):
         if not hasattr(thing, part):
-            public = [key for key in vars(thing) if not key.startswith("_")]
+            public = [key for key, value in vars(thing).items() if not key.startswith("_") and _made_in(module, value)]
             has = f"it has {', '.join(public[:12])}{', ...' * (len(public) > 12)}" if public else "it is empty"
             raise ValueError(f"{name}: {module} has no {attribute!r}; {has}.")
         thing = getattr(thing, part)
     return thing
+
+
+def _made_in(module: str, value: Any) -> bool:
+    """Whether the module itself made this, and has not imported it."""
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        return value.__module__ == module
+    return not isinstance(value, types.ModuleType)
 
 
 def called(name: str, factory: Callable[..., Any], **offered: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from snn_probe.own import accepted, called, found
-from snn_probe.temporal import check_temporal
+from snn_probe.temporal import check_temporal, probing
 
 _CHECKED = 3  # examples
 
@@ -61,3 +61,20 @@ def check_own_network(name: str, model: nn.Module, split: Any, num_steps: int, d
             f"{name}: the model raised {type(error).__name__} ({said}) on inputs of shape {tuple(inputs.shape)}; make "
             "it take these."
         ) from error
+
+
+def check_own_objective(name: str, objective: Any, model: nn.Module, split: Any) -> None:
+    """ValueError unless the objective of the first examples is what it is when each of them is there twice, as that of
+    a mean over the examples is. One that is drawn anew at each call is not judged."""
+    inputs, labels = split.take(torch.arange(min(_CHECKED, len(split))))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with probing(model), torch.no_grad():
+        logits, labels = model(inputs.to(device)), labels.to(device)
+        params = {key: p for key, p in model.named_parameters() if p.requires_grad}
+        once, again = (float(objective(logits, labels, params)) for _ in range(2))
+        twice = float(objective(logits.repeat(1, 2, 1), labels.repeat(2), params))
+    if once == again and abs(twice - once) > 1e-3 * abs(once):
+        raise ValueError(
+            f"{name} returned {once:.4g} for {len(labels)} examples and {twice:.4g} for the same examples twice over; "
+            "return the mean over the examples, not their sum."
+        )

@@ -23,26 +23,26 @@ class OwnObjective:
     """What a user's objective returns, checked; everything else is the user's."""
 
     def __init__(self, name: str, function: Any, hyperparameters: Mapping[str, Any]):
-        self.own_name, self.function, self.hyperparameters = name, function, dict(hyperparameters)
+        self.name, self.function, self.hyperparameters = name, function, dict(hyperparameters)
         self.__qualname__ = repr(self)  # what tables and figures call it
 
     def __call__(self, logits: Tensor, labels: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         try:
             loss = self.function(logits, labels, params)
         except Exception as error:
-            raise raised(self.own_name, error) from error
+            raise raised(self.name, error) from error
         if not isinstance(loss, Tensor) or loss.ndim:
             came = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"{self.own_name} returned {came}; return a scalar tensor, the mean over the examples.")
+            raise ValueError(f"{self.name} returned {came}; return a scalar tensor, the mean over the examples.")
         if logits.requires_grad and not loss.requires_grad:
             raise ValueError(
-                f"{self.own_name} returned a loss without a gradient; compute it from the logits without detach or item."
+                f"{self.name} returned a loss without a gradient; compute it from the logits without detach or item."
             )
         return loss
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
-        return f"{self.own_name.rpartition(':')[2]}({given})"
+        return f"{self.name.rpartition(':')[2]}({given})"
 
     def __getattr__(self, name: str) -> Any:
         if name != "without_penalty":  # which probes ask for, as TRT has it

@@ -178,7 +178,8 @@ OBJECTIVE = click.option(
     default="own",
     show_default=True,
     type=ObjectiveName("own", *OBJECTIVES),
-    help="Loss to differentiate: the one the checkpoint was trained with, or another with its default settings.",
+    help="Loss to differentiate: the one the checkpoint was trained with (one of your own: name it, and it has the "
+    "hyperparameters it was trained with), or another with its defaults.",
 )
 
 

@@ -12,7 +12,8 @@
     [probes.fisher]                         # kind (default: the name), epochs (default: the last), split,
     epochs = [1, 10, "last"]                # num_examples, batch_size, and the options of its kind
 
-All arms share seeds, examples, directions and ranges; see :mod:`snn_probe.recipe_probes` for the probes.
+All arms share seeds, examples, directions and ranges; see :mod:`snn_probe.recipe_probes` for the probes. Dataset, model,
+methods and the probes' objectives may be code of the user's own, package.module:name, which reading a recipe never runs.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from snn_probe.config import RunConfig
-from snn_probe.data import DATASETS
+from snn_probe.data import named
 from snn_probe.files import read_text, shortened
-from snn_probe.models import MODELS
+from snn_probe.own import is_own
 from snn_probe.recipe_probes import LAST, Probe, check_split, probe
+from snn_probe.system import check_names
 
 _DATA = ("dataset", "image_size", "classes")
 _FIELDS = tuple(f.name for f in fields(RunConfig))
@@ -66,6 +68,18 @@ class Recipe:
         if len(self.sizes) == 1:
             return ""
         return "all examples" if size is None else f"{size} examples"
+
+    def own_code(self) -> dict[str, str]:
+        """The code of the user's own that it names, with the option of the command line that allows it."""
+        found: dict[str, str] = {}
+        for arm in self.arms:
+            config = self.config(arm, self.sizes[0], self.seeds[0])
+            methods = [stage.method for stage in config.schedule()]
+            found |= {config.dataset: "--data", config.model: "--model", **dict.fromkeys(methods, "--objective")}
+        for one in self.probes:
+            losses = (one.options.get("objective"), *one.options.get("objectives", ()))
+            found |= dict.fromkeys(filter(is_own, losses), "--objective")
+        return {name: option for name, option in found.items() if is_own(name)}
 
     def sha256(self) -> str:
         """Of the text."""
@@ -145,9 +159,8 @@ def _check_runs(recipe: Recipe) -> None:
                 config = recipe.config(name, size, recipe.seeds[0])
             except ValueError as error:
                 raise ValueError(f"[arms.{name}]: {error}") from None
-        for key, value, allowed in (("dataset", config.dataset, DATASETS), ("model", config.model, MODELS)):
-            if value not in allowed:
-                raise ValueError(f"{key} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+        _check_no_folder(config.dataset)
+        check_names(config)
         for one in recipe.probes:
             beyond = [epoch for epoch in epochs_of(one, config) if epoch > config.epochs]
             if beyond:
@@ -155,6 +168,13 @@ def _check_runs(recipe: Recipe) -> None:
                     f"[probes.{one.name}] has epoch {beyond[0]}, but arm {name!r} has {config.epochs} epochs; give "
                     f"epochs up to that, or {LAST!r}."
                 )
+
+
+def _check_no_folder(dataset: str) -> None:
+    if (name := named(dataset)[0]) != dataset:
+        raise ValueError(
+            f"dataset is the folder {dataset!r}; write {name!r}, and give the folder with --data {dataset}."
+        )
 
 
 def _decays(stage: Any) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from snn_probe.own import check_name, is_own
+
 ALL = "all"
 LAST = "last"
 _DEFAULT_BATCH = 64
@@ -118,8 +120,15 @@ def _epochs(where: str, given: Any) -> tuple[int | str, ...]:
 def _check(where: str, key: str, value: Any) -> None:
     """ValueError unless the value is one that the option of this name takes."""
     if key == "objectives":
-        if not isinstance(value, list) or not value or any(one not in _OBJECTIVES for one in value):
-            raise ValueError(f"{where} has objectives {value!r}; give a list of {', '.join(map(repr, _OBJECTIVES))}.")
+        if not isinstance(value, list) or not value or not all(is_own(one) or one in _OBJECTIVES for one in value):
+            raise ValueError(
+                f"{where} has objectives {value!r}; give a list of {', '.join(map(repr, _OBJECTIVES))}, or "
+                "package.module:name of your own."
+            )
+        for one in filter(is_own, value):
+            check_name(f"{where}: objective", one)
+    elif key == "objective" and is_own(value):
+        check_name(f"{where}: objective", value)
     elif key in _CHOICES:
         _check_choice(where, key, value, _CHOICES[key])
     elif key in _LEAST:

@@ -12,6 +12,7 @@ from snn_probe.run_folder import RunFolder
 
 def describe(path: Path) -> list[str]:
     """Lines about a checkpoint, a result (JSON) or a run's folder. Raises ValueError for anything else."""
+    _check_there(path)
     if path.is_dir():
         return _run(path)
     if path.suffix == ".json" and path.name != "config.json":
@@ -21,6 +22,7 @@ def describe(path: Path) -> list[str]:
 
 def document(path: Path) -> dict[str, Any]:
     """The same for machines: a result's own JSON, a checkpoint's card, a run's configuration and files (bytes)."""
+    _check_there(path)
     if path.is_dir():
         run = _run_of(path)
         return {"run": str(path), "config": run.read_config(), "files": _files(run)}
@@ -29,6 +31,11 @@ def document(path: Path) -> dict[str, Any]:
         return read_json(path)
     checkpoint = load_checkpoint(path)
     return {"format": FORMAT, "parameters": _weights(checkpoint), "card": checkpoint.card}
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a run's folder, a checkpoint or a result.")
 
 
 def _weights(checkpoint: Checkpoint) -> int:

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from snn_probe import own
 from snn_probe.conclusion import conclude
 from snn_probe.estimate import Cost, estimate, lines
 from snn_probe.files import check_room, read_json, read_text, write_atomically
@@ -45,8 +46,8 @@ from snn_probe.products import (
 from snn_probe.progress import Progress
 from snn_probe.recipe import Recipe, parse_recipe
 from snn_probe.results import combine, environment, load
-from snn_probe.system import network_of
-from snn_probe.workers import Held, spread
+from snn_probe.system import network_of, resolved
+from snn_probe.workers import Held, portable, spread
 
 FORMAT = "snn_probe.study/1"
 RECIPE, RECORD = "recipe.toml", "study.json"
@@ -59,7 +60,7 @@ _log = logging.getLogger(__name__)
 def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
     """What there is to do, and about how long it takes and how much it writes, in lines; nothing is written."""
     tasks = plan(recipe)
-    _check_data(tasks, where)
+    _check_runs(recipe, tasks, where)
     works = outstanding(where.folder, tasks)
     return _preview(recipe, tasks, works, _parts(works, _seconds(where.folder, tasks), where), where, jobs)
 
@@ -74,7 +75,7 @@ def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None
         raise ValueError(f"jobs is {jobs!r}; give a whole number of processes of at least 1.")
     _check_folder(where.folder, name)
     tasks = plan(recipe)
-    _check_data(tasks, where)
+    _check_runs(recipe, tasks, where)
     with locked(where.folder) as descriptor:
         removed = sweep(where.folder, tasks)
         works = outstanding(where.folder, tasks)
@@ -151,7 +152,25 @@ def _steps(works: list[Work], where: Where, jobs: int, lock: int) -> Iterator[St
         for work in works:
             yield from perform(work, where)
     else:
-        yield from spread(partial(perform, where=where), works, jobs=jobs, held=Held(lock))
+        yield from spread(partial(_perform, where=where, code=_portable_code()), works, jobs=jobs, held=Held(lock))
+
+
+def _portable_code() -> dict[str, Any]:
+    """The code of the user's own that is allowed here, for other processes; ValueError for what cannot go there."""
+    for name, meant in own.allowed().items():
+        if not portable(meant):
+            raise ValueError(
+                f"{name} stands for {type(meant).__name__}, which other processes cannot be given; give jobs=1, or allow "
+                "a name that can be imported."
+            )
+    return own.allowed()
+
+
+def _perform(work: Work, where: Where, code: dict[str, Any]) -> Iterator[Step]:
+    """:func:`perform` in a process of its own, with this code of the user's allowed."""
+    for name, meant in code.items():
+        own.allow(name, meant)
+    yield from perform(work, where)
 
 
 def _parts(works: list[Work], seconds: dict[str, float], where: Where) -> dict[str, Cost]:
@@ -184,11 +203,13 @@ def _check_folder(folder: Path, name: str) -> None:
         raise ValueError(f"{folder} holds files but no study ({RECORD}); choose another folder with --out.")
 
 
-def _check_data(tasks: list[Task], where: Where) -> None:
+def _check_runs(recipe: Recipe, tasks: list[Task], where: Where) -> None:
     """Whatever stands against any run, before the first one begins."""
+    for name, option in recipe.own_code().items():
+        own.check_allowed(name, option)
     torch.set_num_threads(where.threads)
     for arm in {task.run.arm: task for task in tasks}.values():
-        network_of(arm.run.config, where.data_root)
+        network_of(resolved(arm.run.config, where.data_root), where.data_root)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

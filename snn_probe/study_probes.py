@@ -29,6 +29,8 @@ from snn_probe.data import Examples, batches, load
 from snn_probe.distributed import own_device
 from snn_probe.memory import halving
 from snn_probe.objectives import OBJECTIVES
+from snn_probe.own import is_own
+from snn_probe.own_objective import own_objective
 from snn_probe.plan import Measurement
 from snn_probe.recipe_probes import ALL, Probe
 from snn_probe.results import Result
@@ -86,6 +88,9 @@ def _loaded(dataset, split, num_steps, count, data_root, image_size, classes) ->
 
 
 def _objective(name: str, own: Any) -> Any:
+    """The loss of this name, with its default hyperparameters; "own" is what the network was trained with."""
+    if is_own(name):
+        return own_objective(name, {}, option="--objective")
     return own if name == "own" else OBJECTIVES[name]()
 
 
@@ -107,7 +112,7 @@ def _density(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> 
 
 def _landscape(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> Result:
     """Slices along several directions in one table, told apart by its column directions."""
-    losses, alphas = [OBJECTIVES[name]() for name in options["objectives"]], _axis(options)
+    losses, alphas = [_objective(name, own) for name in options["objectives"]], _axis(options)
     seeds = range(options["seed"], options["seed"] + options["num_directions"])
     found = [probes.loss_slice(model, data, losses, alphas=alphas, seed=seed) for seed in seeds]
     table = pd.concat([one.table.assign(directions=one.settings["directions"]) for one in found], ignore_index=True)
@@ -115,7 +120,7 @@ def _landscape(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -
 
 
 def _plane(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> Result:
-    losses, axis = [OBJECTIVES[name]() for name in options["objectives"]], _axis(options)
+    losses, axis = [_objective(name, own) for name in options["objectives"]], _axis(options)
     return probes.loss_slice(model, data, losses, alphas=axis, betas=axis, seed=options["seed"])
 
 

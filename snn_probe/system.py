@@ -1,6 +1,7 @@
 """What a configuration names, made real: its network, and the splits of its data set."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import nn
 
 from snn_probe.config import RunConfig, Stage, derived_seed
 from snn_probe.data import DATASETS, FOLDERS, FRAMES, describe, exists, load
+from snn_probe.data.places import VARIABLE
 from snn_probe.models import MODELS, build
 from snn_probe.own import is_own
 from snn_probe.own_network import own_network
@@ -23,6 +25,7 @@ def network_of(config: RunConfig, data_root: DataRoot = None) -> dict[str, Any]:
     that does not exist.
     """
     check_names(config)
+    _check_root(config, data_root)
     if config.augment and (is_own(config.dataset) or config.dataset == FRAMES):
         raise ValueError(
             f"augment is true, but {config.dataset} has no augmentation here; augment in it, or leave it out."
@@ -32,26 +35,45 @@ def network_of(config: RunConfig, data_root: DataRoot = None) -> dict[str, Any]:
     return {"input_shape": list(info.input_shape), "num_classes": info.num_classes, "temporal": info.temporal}
 
 
+def _check_root(config: RunConfig, data_root: DataRoot) -> None:
+    """ValueError where the folder is not known of a set that any folder can be."""
+    if config.dataset in ("image-folder", FRAMES) and data_root is None and not os.environ.get(VARIABLE):
+        raise ValueError(
+            f"The data are a folder of your own ({config.dataset}), and no file says where it lies; give it again with "
+            "--data FOLDER (data_root)."
+        )
+
+
 def check_names(config: RunConfig) -> None:
     """ValueError for a data set or a network that does not exist; what names the user's own code is not imported."""
-    for name, value, known, allowed in (
-        ("dataset", config.dataset, exists(config.dataset), DATASETS),
-        ("model", config.model, config.model in MODELS or is_own(config.model), MODELS),
-    ):
-        if not known:
-            raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+    own = "package.module:name of your own"
+    if not exists(config.dataset):
+        lost = (
+            ", a folder that does not exist"
+            if len(Path(config.dataset).parts) > 1 or config.dataset.endswith("/")
+            else ""
+        )
+        raise ValueError(
+            f"dataset is {config.dataset!r}{lost}; give one of {', '.join(map(repr, DATASETS))}, {own}, or a folder of "
+            "images or frames by class."
+        )
+    if config.model not in MODELS and not is_own(config.model):
+        raise ValueError(f"model is {config.model!r}; give one of {', '.join(map(repr, MODELS))}, or {own}.")
 
 
 def resolved(config: RunConfig, data_root: DataRoot = None) -> RunConfig:
     """The configuration with the names of its classes, where these are the folders on the disk: a folder that is
     renamed, added or lost later cannot change what a label means. And with the hyperparameters of objectives of the
     user's own that are at their defaults."""
-    stages = tuple(_resolved_stage(stage) for stage in config.stages)
-    last = stages[-1] if stages else _resolved_stage(config.schedule()[0])
-    config = replace(config, stages=stages, hyperparameters=last.hyperparameters)
+    config = with_stages(config, [_resolved_stage(stage) for stage in config.schedule()])
     if config.dataset not in (*FOLDERS, FRAMES) or config.classes is not None:
         return config
     return replace(config, classes=describe(config.dataset, root=data_root, image_size=config.image_size).classes)
+
+
+def with_stages(config: RunConfig, stages: Sequence[Stage]) -> RunConfig:
+    """The configuration with other stages, as many as it has."""
+    return replace(config, stages=tuple(stages) if config.stages else (), hyperparameters=stages[-1].hyperparameters)
 
 
 def _resolved_stage(stage: Stage) -> Stage:
@@ -84,6 +106,7 @@ def load_split(
     data_root: DataRoot = None,
 ) -> Any:
     """A split of the configuration's data set; event streams in as many frames as ``stage`` (default: the last) has."""
+    _check_root(config, data_root)
     return load(
         config.dataset,
         split,

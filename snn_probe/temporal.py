@@ -5,18 +5,23 @@ T timesteps (counted from 1 in tables), N examples, C classes. Every probe takes
 
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snn_probe.gradient_path import check_gradient_path
 from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
 from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
 from snn_probe.states import attributes_kept, random_states_kept, seed_all
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
+
+_WRAPPED = ("timestep", "time first", "examples first")  # what the adapters say that a network of streams takes
+_MOVES = ("Stack", "Cat", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Clone")
 
 
 def unrolled(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...] | None:
@@ -37,6 +42,14 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if hasattr(module, "surrogate_function") or hasattr(module, "spike_grad")
     }
+
+
+def first_tensor(name: str, values: object) -> Tensor:
+    """The first of a layer's inputs or outputs: its current, its spikes. ValueError if that is no tensor."""
+    first = values[0] if isinstance(values, tuple) and values else values
+    if not isinstance(first, Tensor):
+        raise ValueError(f"Layer {name!r} has no tensor as first input or output; call it as layer(tensor).")
+    return first
 
 
 @contextmanager
@@ -75,7 +88,8 @@ def check_temporal(
     Raises ValueError saying which promise broke and the fix: logits not (T, N, C), T or C other than ``num_steps`` or
     ``num_classes`` (where None, T is taken from the model's own ``num_steps`` if it has one), state carried over
     between calls, randomness, examples that influence each other, probabilities in place of logits, no gradient path,
-    or one in training mode alone. Warns of trainable parameters without a gradient.
+    or one in training mode alone. Warns of trainable parameters without a gradient, and where a sigmoid ends
+    the network, or inputs look like images whose channels are read as timesteps.
     Runs under :func:`probing`, so it leaves no trace.
     """
     if num_steps is None:
@@ -86,7 +100,8 @@ def check_temporal(
         _check_repeatable(model, logits, inputs)
         _check_apart(model, logits, inputs)
         _check_not_probabilities(logits)
-        _check_gradient_path(model, logits, inputs)
+        check_gradient_path(model, logits, inputs)
+        _hint_at_images(model, inputs)
     return logits.shape[0]
 
 
@@ -108,7 +123,7 @@ def _first(model: nn.Module, inputs: Tensor) -> Tensor:
                 f"The model's weights are {weights} but the inputs {inputs.dtype}, and its forward does not take them; "
                 f"give inputs.to({weights})."
             ) from error
-        if getattr(model, "takes", None) in ("timestep", "time first", "examples first"):
+        if getattr(model, "takes", None) in _WRAPPED:
             shown = (
                 "streams (N, T, ...)" if model.num_steps is None else f"images (N, ...), shown {model.num_steps} times"
             )
@@ -227,63 +242,34 @@ def _check_not_probabilities(logits: Tensor) -> None:
             "The model returned probabilities (each row sums to 1) where logits are expected; return what the softmax "
             "is given."
         )
-
-
-def _check_gradient_path(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
-    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not chosen and any(True for _ in model.parameters()):
-        raise ValueError(
-            "Every parameter of the model is frozen (requires_grad=False), so there is nothing to take gradients for; "
-            "call model.requires_grad_(True), or unfreeze the layers to look at."
-        )
-    reached = _reached(logits, chosen)
-    missed = {name: p for name, p in chosen.items() if name not in reached}
-    revived = _reached_in_training(model, inputs, missed)
-    if revived:
-        raise ValueError(
-            f"No gradient reaches {_some(revived)} in eval mode, but it does in training mode, so a spiking layer "
-            "loses its surrogate gradient in eval mode; call its surrogate surrogate_function or spike_grad, so that "
-            "probes keep the layer in training mode, or let its forward not depend on self.training."
-        )
-    if not reached:
-        raise ValueError(
-            "No gradient reaches any trainable parameter from the logits; give spiking layers a surrogate gradient, "
-            "and remove .detach(), torch.no_grad() and requires_grad=False from the path."
-        )
-    if missed:
+    if _last_operation(logits) == "Sigmoid":
         warnings.warn(
-            f"No gradient reaches {_some(missed)} from the logits, because the forward does not use them or cuts the "
-            "graph, so they count as zero; remove or freeze them, or leave them out with params.",
+            "A sigmoid ends the network, so the model returned probabilities where logits are expected; return what the "
+            "sigmoid is given.",
             stacklevel=3,
         )
 
 
-def _reached(logits: Tensor, parameters: Mapping[str, Tensor]) -> set[str]:
-    """Names of the parameters that the logits have a graph to."""
-    if not (logits.requires_grad and parameters):
-        return set()
-    gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
-    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+def _last_operation(logits: Tensor) -> str:
+    """What computed the values, without what only puts them in another place: "Sigmoid", "Addmm", ..."""
+    node: Any = logits.grad_fn
+    while node is not None:
+        name = node.name().removesuffix("0").removesuffix("Backward")
+        if name not in _MOVES or not node.next_functions:
+            return name
+        node = node.next_functions[0][0]
+    return ""
 
 
-def _reached_in_training(model: nn.Module, inputs: Tensor, missed: Mapping[str, Tensor]) -> list[str]:
-    """Those of ``missed`` that a gradient reaches when the whole model is in training mode, if it runs in it."""
-    if not missed:
-        return []
-    model.train()
-    try:
-        logits = model(torch.cat([inputs, inputs]))  # a batch norm refuses to train on one example
-        reached = _reached(logits, missed) if isinstance(logits, Tensor) else set()
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        return []
-    return [name for name in missed if name in reached]
-
-
-def _some(parameters: Iterable[str]) -> str:
-    """The first names, and how many there are in all."""
-    names = list(parameters)
-    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    return f"parameter {shown}" if len(names) == 1 else f"{len(names)} parameters ({shown})"
+def _hint_at_images(model: nn.Module, inputs: Tensor) -> None:
+    """A warning where a wrapped network is given what looks like images (N, C, H, W) and reads streams (N, T, ...)."""
+    wrapped = getattr(model, "takes", None) in _WRAPPED and getattr(model, "num_steps", 0) is None
+    if wrapped and inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) > 3:
+        warnings.warn(
+            f"Inputs of shape {tuple(inputs.shape)} are read as streams of {inputs.shape[1]} timesteps; if they are "
+            "images, give num_steps when wrapping the network.",
+            stacklevel=3,
+        )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

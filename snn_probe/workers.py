@@ -40,6 +40,15 @@ class Held:
         self.descriptor = kept.detach()
 
 
+def portable(value: Any) -> bool:
+    """Whether ``value`` can be given to another process."""
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
 def spread(perform: Perform, tasks: Sequence[Any], *, jobs: int, held: Held | None = None) -> Iterator[Any]:
     """Everything that ``perform(task)`` yields, of all tasks, as it comes from ``jobs`` processes.
 

@@ -121,7 +121,7 @@ def precise(name):
 def test_fisher_trace_is_that_of_a_loop_over_examples(name):
     model, inputs, labels, error = precise(name)
     result = probes.fisher_trace(model, [(inputs, labels)])
-    assert result.settings["looped_layers"] == ([""] if name == "recurrent" else [])
+    assert result.settings["looped_layers"] == (["leak"] if name == "recurrent" else [])
     assert (result.settings["looped_share"] > 0) == (name == "recurrent")
     own = next((name for name, _ in model.named_parameters(recurse=False)), "")
     found = result.table.set_index(["layer", "timestep"])["trace"]

@@ -38,7 +38,7 @@ DESCRIBED = {
     "metrics": {"train_loss": 1.5, "test_accuracy": 1 / 3},
     "environment": {"python": "3.11", "git_commit": None},
 }
-ADVICE = "give a file that `snnprobe train` wrote.$"
+ADVICE = "give a file that `snnprobe train` wrote, or a network with these weights, --model MODULE:FACTORY --weights .*some.pt.$"
 
 
 def sentence(text):
@@ -607,7 +607,7 @@ def test_card_whose_network_lacks_something_is_refused(path, good, key):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"method": "sgd"}, "method is 'sgd'; give one of 'sdt', 'tet', 'trt'."),
+        ({"method": "sgd"}, "method is 'sgd'; give one of 'sdt', 'tet', 'trt', or package.module:name of your own."),
         ({"num_steps": 0}, "num_steps is 0; give a whole number of at least 1."),
         ({"epochs": float("inf")}, "epochs is inf; give a whole number of at least 1."),
         ({"learning_rate": float("nan")}, "learning_rate is nan; give a finite number above 0."),

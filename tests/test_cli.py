@@ -434,8 +434,17 @@ def test_a_damaged_configuration_is_a_failure_and_not_wrong_usage(tmp_path):
 # --- wrong usage: status 2 ---
 
 WRONG_USAGE = {
-    ("train", "--method", "sgd"): "method is 'sgd'; give one of 'sdt', 'tet', 'trt'.",
-    ("train", "--dataset", "mnist"): f"dataset is 'mnist'; give one of {', '.join(map(repr, DATASETS))}.",
+    (
+        "train",
+        "--method",
+        "sgd",
+    ): "method is 'sgd'; give one of 'sdt', 'tet', 'trt', or package.module:name of your own.",
+    (
+        "train",
+        "--dataset",
+        "mnist",
+    ): f"dataset is 'mnist'; give one of {', '.join(map(repr, DATASETS))}, package.module:name "
+    "of your own, or a folder of images or frames by class.",
     ("train", "--num-steps", 0): "num_steps is 0; give a whole number of at least 1.",
     ("train", "--epochs", -1): "epochs is -1; give a whole number of at least 1.",
     ("train", "--batch-size", 0): "batch_size is 0; give a whole number of at least 1.",
@@ -488,15 +497,22 @@ def test_a_figure_these_files_do_not_allow_is_wrong_usage(measured, tmp_path):
 @pytest.mark.parametrize("command", [("fisher", "x.pt"), ("show", "x.pt"), ("show", "no folder")])
 def test_missing_checkpoint(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    said = f"{command[1]} does not exist; give a checkpoint file such as <run>/checkpoints/last.pt."
-    assert failed(*command) == said
+    advice = (
+        "run's folder, a checkpoint or a result"
+        if command[0] == "show"
+        else "checkpoint file such as <run>/checkpoints/last.pt"
+    )
+    assert failed(*command) == f"{command[1]} does not exist; give a {advice}."
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", [("show", "x.json"), ("figure", "x.json", "-o", "x.pdf")])
 def test_missing_result(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    assert failed(*command) == "x.json does not exist; give the path of a saved snn_probe result"
+    advice = (
+        "a run's folder, a checkpoint or a result" if command[0] == "show" else "the path of a saved snn_probe result"
+    )
+    assert failed(*command).rstrip(".") == f"x.json does not exist; give {advice}"
     assert os.listdir(tmp_path) == []
 
 
@@ -509,8 +525,9 @@ def test_truncated_checkpoint(trained, tmp_path):
 
 def test_foreign_checkpoint(tmp_path):
     torch.save({"weight": torch.ones(3)}, tmp_path / "foreign.pt")
-    said = "foreign.pt is a PyTorch file but not a snn_probe checkpoint; give a file that `snnprobe train` wrote."
-    assert failed("fisher", tmp_path / "foreign.pt") == f"{tmp_path}/{said}"
+    said = "is a PyTorch file but not a snn_probe checkpoint; give a file that `snnprobe train` wrote, or a network with these weights,"
+    path = tmp_path / "foreign.pt"
+    assert failed("fisher", path) == f"{path} {said} --model MODULE:FACTORY --weights {path}."
 
 
 def test_checkpoint_of_a_later_format(tmp_path):

@@ -23,7 +23,8 @@ def sentence(text):
 
 @pytest.mark.parametrize("method", ["SDT", "adam", "", None, 3, ["sdt"]])
 def test_unknown_method_is_refused(method):
-    with pytest.raises(ValueError, match=sentence(f"method is {method!r}; give one of 'sdt', 'tet', 'trt'.")):
+    said = f"method is {method!r}; give one of 'sdt', 'tet', 'trt', or package.module:name of your own."
+    with pytest.raises(ValueError, match=sentence(said)):
         RunConfig(method=method)
 
 

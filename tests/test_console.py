@@ -19,7 +19,16 @@ from snn_probe.console import console, quieter
 from snn_probe.training import train
 
 ROOT = Path(snn_probe.__file__).parent
-COMMAND_LINE = {"cli", "console", "completion", "measuring", "probe_commands", "probe_options", "slice_lines", "train_options"}  # and *_command.py
+COMMAND_LINE = {
+    "cli",
+    "console",
+    "completion",
+    "measuring",
+    "probe_commands",
+    "probe_options",
+    "slice_lines",
+    "train_options",
+}  # and *_command.py
 CONFIG = RunConfig(method="sdt", epochs=2, train_examples=40, batch_size=16, num_steps=2)
 
 

@@ -86,10 +86,11 @@ def test_what_is_wrong_is_said_below_the_table(tmp_path):
 
 
 def test_unknown_names_are_wrong_usage():
-    for arguments in (["mnist"], ["--download", "mnist"]):
+    own = ", MODULE:FACTORY of your own, or a folder of images or frames by class"
+    for arguments, more in ((["mnist"], own), (["--download", "mnist"], "")):
         result = CliRunner().invoke(data, arguments)
         assert result.exit_code == 2
-        assert f"'mnist' is no data set here; give one of {', '.join(DATASETS)}." in result.output
+        assert f"'mnist' is no data set here; give one of {', '.join(DATASETS)}{more}." in result.output
 
 
 @pytest.mark.parametrize(

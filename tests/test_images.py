@@ -421,7 +421,9 @@ def test_folders_that_are_wrong(folder, tmp_path):
         shutil.rmtree(train / name)
     refused(f"{train} has no class folders; expected {train}/CLASS/IMAGE with one folder per class.")
     shutil.rmtree(train)
-    expected = f"expected {folder}/train/CLASS/ and {folder}/test/CLASS/ (or val) with images in them"
+    expected = (
+        f"expected {folder}/train/CLASS/ and {folder}/test/CLASS/ (or val) with images, or frames (.npy, .npz), in them"
+    )
     refused(f"{folder} has no image-folder: {expected}.")
     missing = f"image-folder cannot be downloaded by a program; {folder} has no image-folder: {expected}."
     refused(missing, download=True)

@@ -319,7 +319,7 @@ WRONG_NETWORKS = {
                      "correct it.",
     "broken:build": "broken:build: importing broken failed with SyntaxError (",
     "leaving:build": "leaving:build: importing leaving failed with SystemExit (3); correct it.",
-    "mynet:bild": "mynet:bild: mynet has no 'bild'; it has Path, torch, nn, layer, neuron, ",
+    "mynet:bild": "mynet:bild: mynet has no 'bild'; it has build, network, number, raises, needs, ",
     "mynet:raises": "mynet:raises raised KeyError ('hidden'); correct it.",
     "mynet:needs": "mynet:needs needs the argument 'hidden', which it is not called with; take any of input_shape, "
                    "num_classes, num_steps, width, neuron by name, and give every other argument a default.",
@@ -553,3 +553,91 @@ def test_a_folder_of_images_is_the_data_set_image_folder(place):
     assert a.source["config"]["dataset"] == "image-folder" and a.source["config"]["classes"] == ["ant", "bee"]
     (place / "empty").mkdir()
     assert "empty" in failed("fisher", *NET, "--data", "empty")
+
+
+# --- networks of other kinds, and without known spiking layers ---
+
+OTHER_KINDS = """
+import snntorch
+import torch
+from torch import nn
+from snn_probe.temporal import from_snntorch
+
+
+class Loop(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 12), nn.Linear(12, classes)
+        self.lif = snntorch.Leaky(beta=0.9, learn_beta=True)
+
+    def forward(self, images):
+        membrane, logits = self.lif.init_leaky(), []
+        for _ in range(2):
+            spikes, membrane = self.lif(self.first(images.flatten(1)), membrane)
+            logits.append(self.last(spikes))
+        return torch.stack(logits)
+
+
+def loop(num_steps, num_classes):
+    return from_snntorch(Loop(num_classes), num_steps=num_steps, takes="image")
+
+
+class Recurrent(nn.Module):
+    def __init__(self, num_steps, classes):
+        super().__init__()
+        self.num_steps, self.first, self.last = num_steps, nn.Linear(64, 12), nn.Linear(12, classes)
+
+    def forward(self, x):
+        current, logits = self.first(x.flatten(1)), []
+        v = torch.zeros_like(current)
+        for _ in range(self.num_steps):
+            v = 0.5 * v + current
+            s = (v > 0.5).to(v) + torch.sigmoid(v) - torch.sigmoid(v).detach()
+            logits.append(self.last(s))
+        return torch.stack(logits)
+
+
+def plain(num_steps, num_classes):
+    return Recurrent(num_steps, num_classes)
+"""
+
+
+@pytest.fixture
+def others(place):
+    (place / "mynet.py").write_text(OTHER_KINDS)
+    return place
+
+
+def test_a_network_of_snntorch_that_returns_its_membrane_trains(others):
+    """Its firing rate is that of its spikes, counted by a plain loop."""
+    pytest.importorskip("snntorch")
+    run("train", "--model", "mynet:loop", *DATA, *FEW, "--out", "run")
+    row = pd.read_csv(others / "run" / "metrics.csv").iloc[-1]
+    own.allow("mynet:loop")
+    own.allow("mydata:load")
+    checkpoint = load("run/checkpoints/last.pt")
+    net, config = build_model(checkpoint).net, checkpoint.config
+    spikes = []
+    net.lif.register_forward_hook(lambda layer, args, result: spikes.append(result[0].detach()))
+    ((inputs, _),) = batches(load_split(config, "validation"), 64)
+    net(inputs)
+    assert row["firing_rate"] == pytest.approx(torch.stack(spikes).mean().item(), rel=1e-6)
+    assert 0 < row["firing_rate"] < 1
+
+
+def test_a_network_without_known_spiking_layers_has_no_firing_rate(others):
+    """It trains, is resumed, shown, drawn and followed: null in the card, empty in the table."""
+    common = ("--model", "mynet:plain", *DATA, "--num-steps", 2, "--batch-size", 16, "--out", "run")
+    run("train", *common, "--epochs", 1)
+    pytest.importorskip("tensorboard")
+    run("train", *common, "--epochs", 2, "--resume", "--override", "--tensorboard")
+    card = load("run/checkpoints/last.pt").card
+    assert card["metrics"]["firing_rate"] is None and card["epoch"] == 2
+    table = pd.read_csv(others / "run" / "metrics.csv")
+    assert (
+        table["firing_rate"].isna().tolist() == [True, True]
+        and not table.drop(columns="firing_rate").isna().any().any()
+    )
+    assert "metrics.firing_rate" in run("show", "run/checkpoints/last.pt").stdout
+    assert json.loads(run("show", "run/checkpoints/last.pt", "--json").stdout)["card"]["metrics"]["firing_rate"] is None
+    run("figure", "run", "-o", "curves.png")

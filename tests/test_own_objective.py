@@ -221,13 +221,13 @@ WRONG = {
                     "class with such a __call__.",
     "mynet:value": "mynet:value is int, which cannot be called; ",
     "mynet:Needs": "mynet:Needs needs a value of 'strength'; give -p strength=VALUE, or it a default.",
-    "mynet:per_example": "mynet:per_example returned a tensor of shape (16,); return a scalar tensor, the mean over the "
+    "mynet:per_example": "mynet:per_example returned a tensor of shape (3,); return a scalar tensor, the mean over the "
                          "examples.",
     "mynet:number": "mynet:number returned float; return a scalar tensor, the mean over the examples.",
     "mynet:detached": "mynet:detached returned a loss without a gradient; compute it from the logits without detach or "
                       "item.",
     "mynet:raises": "mynet:raises raised KeyError ('readout.weight'); correct it.",
-    "mynet:absent": "mynet:absent: mynet has no 'absent'; it has dataclass, torch, F, last_step, Plain, ",
+    "mynet:absent": "mynet:absent: mynet has no 'absent'; it has last_step, Plain, WithPenalty, Needs, ",
     "nowhere:Loss": "nowhere:Loss: there is no module 'nowhere' ",
     f"{LATE} -p growth=fast": f"{LATE} raised ValueError (growth is 'fast'; give a number between -100 and 100); correct it.",
     f"{LATE} -p grow=2": f"{LATE} has no hyperparameter 'grow'; it has growth.",

@@ -1,7 +1,7 @@
 """The examples in README.md and docs/ are run as printed, page by page in the order of the page, in an empty folder.
 
-A block of Python is run; one that begins with the comment ``# name.py`` is written to that file instead. Of a block of
-shell every line is run. Markers in the Markdown, above a block, say what differs, and nothing else does:
+A block of Python is run; one that begins with the comment ``# name.py`` is written to that file instead, and so is a recipe
+that begins with ``# name.toml``. Of a block of shell every line is run. Markers in the Markdown, above a block, say what differs, and nothing else does:
 
     <!-- test: skip, the reason -->
     <!-- test: add to train fisher: --epochs 1 -->      options at the end of these commands in the block
@@ -123,6 +123,8 @@ def folder(tmp_path, monkeypatch):
 def test_examples_run_as_printed(page, folder, monkeypatch):
     names = {"__name__": "__main__"}
     for block in blocks((ROOT / page).read_text()):
+        if recipe := re.match(r"# (\w+\.toml)\n", block.code):
+            (folder / recipe[1]).write_text(block.code)
         if block.skipped or block.language not in ("python", "sh"):
             continue
         try:

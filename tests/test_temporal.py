@@ -235,8 +235,56 @@ def test_probabilities_in_place_of_logits():
         ):
             check_temporal(Model(change), X)
     one_hot = lambda z: nn.functional.one_hot(z.argmax(-1), z.shape[-1]).to(z) + 0 * z  # noqa: E731
-    for fine in (lambda m, z, x: z.sigmoid(), lambda m, z, x: z.log_softmax(-1), lambda m, z, x: one_hot(z)):
+    for fine in (lambda m, z, x: z.log_softmax(-1), lambda m, z, x: one_hot(z)):
         assert check_temporal(Model(fine), X) == 3
+
+
+SIGMOIDS = {
+    "all": lambda m, z, x: z.sigmoid(),
+    "steps": lambda m, z, x: torch.stack([step.sigmoid() for step in z]),
+    "rows": lambda m, z, x: (
+        z.transpose(0, 1).flatten(0, 1).sigmoid().unflatten(0, (-1, 3)).transpose(0, 1).contiguous()
+    ),
+    "late": lambda m, z, x: torch.cat([step[None].sigmoid() for step in z]),
+}
+
+
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_a_sigmoid_at_the_end_is_warned_of(name):
+    with pytest.warns(
+        UserWarning,
+        match=r"^A sigmoid ends the network, so the model returned prob.* return what the sigmoid is given\.$",
+    ):
+        assert check_temporal(Model(SIGMOIDS[name]), X) == 3
+
+
+def test_values_between_0_and_1_are_fine_without_a_sigmoid_at_the_end():
+    for fine in (lambda m, z, x: 0.5 + 1e-3 * z, lambda m, z, x: z.sigmoid().mul(2), lambda m, z, x: z.sigmoid().log()):
+        assert check_temporal(Model(fine), X) == 3
+
+
+def test_images_that_are_read_as_streams_are_warned_of():
+    net = nn.Sequential(layer.Flatten(), layer.Linear(64, 8), neuron.LIFNode(), layer.Linear(8, 4))
+    for channels in (1, 3):
+        images = torch.rand(5, channels, 8, 8)
+        with pytest.warns(
+            UserWarning,
+            match=rf"^Inputs of shape \(5, {channels}, 8, 8\) are read as streams of {channels} timesteps; if they are "
+            r"images, give num_steps when wrapping the network\.$",
+        ):
+            assert check_temporal(from_spikingjelly(net), images) == channels
+    assert check_temporal(from_spikingjelly(net), torch.rand(5, 4, 8, 8)) == 4
+    assert check_temporal(from_spikingjelly(net), torch.rand(5, 3, 2, 32)) == 3
+    assert check_temporal(from_spikingjelly(net, num_steps=2), torch.rand(5, 1, 8, 8)) == 2
+
+
+def test_a_threshold_without_a_surrogate_gradient_is_named_as_a_cause():
+    model = Model(lambda m, z, x: m.readout((z > 0).to(z)))
+    model.readout = nn.Linear(4, 4)
+    with pytest.warns(
+        UserWarning, match=r"2 parameters \(linear\.weight, linear\.bias\).*as a threshold without a surrog"
+    ):
+        check_temporal(model, X)
 
 
 def test_unused_parameters_are_named():

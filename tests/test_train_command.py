@@ -136,7 +136,7 @@ WRONG = {
     "--tit two:3": "--tit begins with 'two'; give the timesteps before, for example 2:300.",
     "--tit 2": "Invalid value for '--tit': '2' is not 2:300; write for example 2:300.",
     "--switch sdt:20": "--switch after 20 epochs leaves none of 20; give fewer.",
-    "--switch adam:2": "Stage 1: method is 'adam'; give one of 'sdt', 'tet', 'trt'.",
+    "--switch adam:2": "Stage 1: method is 'adam'; give one of 'sdt', 'tet', 'trt', or package.module:name of your own.",
     "--stage epochs=2": "stages has one stage; give method, num_steps and epochs instead, or at least two stages.",
     "--stage epochs": "Invalid value for '--stage': 'epochs' is not NAME=VALUE; write for example "
                       "epochs=300,num_steps=2,method=tet.",

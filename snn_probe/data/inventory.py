@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from . import digits, folders, neuromorphic, sources
+from . import digits, folders, frame_folder, neuromorphic, own, sources
 from .catalog import DATASETS, EMBEDDED, FOLDERS, DatasetInfo
 from .places import data_root, find
 
@@ -21,6 +22,26 @@ class Found:
     counts: tuple[int, ...] | None = None
     num_bytes: int = 0
     problem: str | None = None
+
+
+def survey_own(name: str, num_steps: int, root: str | os.PathLike[str] | None) -> Found:
+    """A set of the user's own, made for `num_steps`. Raises ValueError for a factory that breaks its promise."""
+    made = own.made(name, num_steps, None if root is None else os.fspath(root))
+    counts = tuple(len(made[1][split]) if split in made[1] else 0 for split in digits.SPLITS)
+    return Found(made[0], "your own", counts, sum(split.stored.nbytes for split in made[1].values()))
+
+
+def survey_folder(name: str, folder: Path) -> Found:
+    """`image-folder` or `frame-folder` in this folder. Raises ValueError where it is none."""
+    if name != frame_folder.NAME:
+        found = survey(name, folder)
+        if found.problem:
+            raise ValueError(f"{found.problem.rstrip('.')}.")
+        return found
+    info = frame_folder.describe_frames(folder, None)
+    kinds: dict[str, Any] = dict(imagenet=False, extensions=frame_folder.EXTENSIONS)
+    counts = tuple(len(folders.split_files(folder, split, info.classes, **kinds)[0]) for split in digits.SPLITS)
+    return Found(info, str(folder), counts, _size(folder))
 
 
 def survey(name: str, root: str | os.PathLike[str] | None) -> Found:

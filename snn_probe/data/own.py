@@ -35,14 +35,15 @@ _KEPT = (torch.float32, torch.float16, torch.uint8)  # all others are stored as 
 
 def describe_own(name: str, num_steps: int | None, root: str | None) -> DatasetInfo:
     """Input shape (of one timestep), classes and kind. Raises ValueError for a factory that breaks its promise."""
-    return _made(name, num_steps, root)[0]
+    return made(name, num_steps, root)[0]
 
 
 def load_own(name: str, split: str, num_steps: int | None, root: str | None) -> Split:
     """A split. Raises ValueError for a factory that breaks its promise or does not give this split."""
-    info, splits = _made(name, num_steps, root)
+    info, splits = made(name, num_steps, root)
     if split not in splits:
-        raise ValueError(f"{name} gives no {split} split, only {', '.join(splits)}; return it too.")
+        lacking = "train" if split == "validation" and "train" not in splits else split  # what it would be cut from
+        raise ValueError(f"{name} gives no {lacking} split, only {', '.join(splits)}; return it too.")
     if info.temporal and (frames := splits[split].stored.shape[1]) != num_steps:
         raise ValueError(
             f"The streams of {name} have {frames} timesteps, but num_steps is {num_steps}; give --num-steps {frames}, "
@@ -51,7 +52,8 @@ def load_own(name: str, split: str, num_steps: int | None, root: str | None) -> 
     return splits[split]
 
 
-def _made(name: str, num_steps: int | None, root: str | None) -> tuple[DatasetInfo, dict[str, Split]]:
+def made(name: str, num_steps: int | None, root: str | None) -> tuple[DatasetInfo, dict[str, Split]]:
+    """What the set is, and its splits. Raises ValueError for a factory that breaks its promise."""
     meant = found(name, "--data")
     if isinstance(meant, Mapping):
         return _checked(name, meant)

@@ -77,7 +77,9 @@ def _candidates(name: str, root: Path) -> Iterator[Path]:
 
 def _expected(name: str, root: Path) -> str:
     if name == "image-folder":
-        return f"expected {root}/train/CLASS/ and {root}/test/CLASS/ (or val) with images in them"
+        return (
+            f"expected {root}/train/CLASS/ and {root}/test/CLASS/ (or val) with images, or frames (.npy, .npz), in them"
+        )
     if name == "imagenet":
         return (
             f"expected {root}/imagenet/train/CLASS/ and {root}/imagenet/val/CLASS/; unpack ILSVRC2012_img_train.tar "

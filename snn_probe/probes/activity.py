@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
-from snn_probe.probes.timesteps import Placement, check_logits, first_tensor, placements
+from snn_probe.probes.timesteps import Placement, check_logits, placements
 from snn_probe.results import Result
-from snn_probe.temporal import Batches, check_temporal, probing, spiking_layers
+from snn_probe.temporal import Batches, check_temporal, first_tensor, probing, spiking_layers
 
 MAC_PJ = 4.6
 AC_PJ = 0.9

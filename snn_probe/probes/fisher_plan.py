@@ -175,7 +175,9 @@ def _copies(model: nn.Module, plan: Plan, inputs, labels, read: Reading, exact, 
         ]
 
     small = {
-        name: Copied(name, modules.get(name, model), [places_of(model, everything[n]) for n in names], 0, read.group_size)
+        name: Copied(
+            name, modules.get(name, model), [places_of(model, everything[n]) for n in names], 0, read.group_size
+        )
         for name, names in plan.looped.items()
         if sum(everything[name].numel() for name in names) <= MOST and exact[name] > 0
     }

@@ -28,9 +28,9 @@ from snn_probe.parameters import trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
 from snn_probe.probes.spatial import spatial_norms, summed_norms
-from snn_probe.probes.timesteps import Placement, check_logits, first_tensor, placements
+from snn_probe.probes.timesteps import Placement, check_logits, placements
 from snn_probe.results import IDENTIFYING, Result
-from snn_probe.temporal import Batches, check_temporal, probing, spiking_layers
+from snn_probe.temporal import Batches, check_temporal, first_tensor, probing, spiking_layers
 
 Objective = Callable[..., Tensor]
 
@@ -116,8 +116,8 @@ def _chosen(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
         if not spiking:
             raise ValueError(
                 "The model has no spiking layers (modules with a surrogate_function or spike_grad) for "
-                "temporal_gradient_norms to look at; give layers=[...], the names of modules whose first input is the "
-                "current."
+                "temporal_gradient_norms to look at; call the surrogate of its neurons so, as attribute of a module whose "
+                "first input is the current, or name such modules with layers=[...] from Python."
             )
         return spiking
     modules = dict(model.named_modules())

@@ -209,8 +209,7 @@ class CurvatureOperator:
 
 
 class _Held:
-    """A tensor that a graph has saved; taken away again, since with what saved it it may form a circle that is no
-    Python object's and so is never collected."""
+    """A tensor that a graph has saved; to be taken away, since with what saved it it may form a circle for ever."""
 
     def __init__(self, tensor: Tensor):
         self.tensor: Any = tensor
@@ -232,7 +231,7 @@ def _held_bytes(build: Callable[[], object]) -> int:
         graph = build()
     total = sum(size for storage, size in saved.values() if not storage.expired())
     del graph  # until here: what only passed through has expired, what the graph holds has not
-    for held in filter(None, (holder() for holder in holders)):
+    for held in filter(None, (found() for found in holders)):
         held.tensor = None
     return total
 

@@ -16,7 +16,7 @@ from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of, on_device
 from snn_probe.results import Result
-from snn_probe.temporal import Batches, check_temporal, probing
+from snn_probe.temporal import Batches, check_temporal, first_tensor, probing
 
 _CHECKED_EXAMPLES = 2  # how many examples of the first batch the run-time checks use
 
@@ -232,14 +232,6 @@ def _inputs(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> d
         for handle in handles:
             handle.remove()
     return found
-
-
-def first_tensor(name: str, values: object) -> Tensor:
-    """The first of a layer's inputs or outputs: its current, its spikes. ValueError if that is no tensor."""
-    first = values[0] if isinstance(values, tuple) and values else values
-    if not isinstance(first, Tensor):
-        raise ValueError(f"Layer {name!r} has no tensor as first input or output; call it as layer(tensor).")
-    return first
 
 
 def _other_length(found: int, num_steps: int) -> str:
