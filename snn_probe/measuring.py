@@ -29,6 +29,7 @@ from snn_probe.run_folder import described
 from snn_probe.shards import Shard, shard_path
 from snn_probe.slices import table_of
 from snn_probe.subjects import Subject, stage_of
+from snn_probe.system import load_split
 
 _FIRST = 16  # examples in which a network is expected to fire
 _FOLLOWS = re.compile("sha256$|^direction_")  # settings that follow from others
@@ -132,7 +133,7 @@ def _measured(
     batch_size: int,
     data_root: Path | None,
     device: str,
-    read: Reader,
+    read: Reader = load_split,
 ) -> Result:
     """The saved result of one measurement of one checkpoint, always in full precision."""
     checkpoint, data, count, model = prepared(subject, split, num_examples, data_root, device, read)

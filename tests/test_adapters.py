@@ -69,7 +69,7 @@ def test_every_probe_takes_every_network_and_leaves_it_untouched(probed, probe):
     before, calls = snapshot(model), Calls(model)
     if name == "recurrent" and probe in NEED_LAYERS:
         calls.handle.remove()
-        sentence = rf"no spiking layers \(modules with a surrogate_function or spike_grad\).* {probe} .*; (give|put)"
+        sentence = rf"no spiking layers \(modules with a surrogate_function or spike_grad\).* {probe} .*; (call|put)"
         with pytest.raises(ValueError, match=sentence):
             PROBES[probe](model, [(inputs, labels)])
         assert same(before, snapshot(model))

@@ -390,7 +390,7 @@ def nan_model():
         ),
         (
             dict(model=networks.Recurrent().double(), batches=[(X[:, :, 0, 0, :6], Y)]),
-            r"The model has no spiking layers .*; give layers",
+            r"The model has no spiking layers .*; call the surrogate .* or name such modules with layers=",
         ),
         (dict(model=broken("unused"), batches=streams()), r"Layer 'spiking' is not used in the model's forward"),
         (

@@ -216,7 +216,7 @@ def test_merged_shards_are_the_files_of_one_process(trained, tmp_path):
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
     assert whole_file(parts / "loss_contour.png")
     first, *said = done.stdout.splitlines()
-    assert first.startswith(f"{parts / 'landscape_last.json'}  (run, epoch 3)")
+    assert first.startswith(f"{parts / 'landscape_last.json'}  (run, epoch 3, on 8 examples of the train split)")
     assert [line.replace(str(parts), str(whole)) for line in said] == expected.stdout.splitlines()[1:]
     environments = [results.load(parts / name).environment for name in names]
     found = results.load(parts / "landscape_last.json").environment

@@ -572,7 +572,7 @@ def test_best_is_the_best_on_validation_also_across_a_break(
         (
             {"dataset": "mnist"},
             {},
-            r"^dataset is 'mnist'; give one of 'digits', 'event-digits', 'cifar10', 'cifar100', 'imagenet', 'image-folder', 'cifar10-dvs', 'n-caltech101', 'dvs128-gesture', 'n-mnist'\.$",
+            r"^dataset is 'mnist'; give one of 'digits', 'event-digits', 'cifar10', 'cifar100', 'imagenet', 'image-folder', 'cifar10-dvs', 'n-caltech101', 'dvs128-gesture', 'n-mnist', package\.module:name of your own, or a folder of images or frames by class\.$",
         ),
         ({"model": "vgg"}, {}, r"^model is 'vgg'; give one of 'tiny'"),
         ({"train_examples": 5000}, {}, r"^num_examples is 5000, but the train split of digits has 1258 examples; give"),

@@ -116,8 +116,8 @@ def _chosen(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
         if not spiking:
             raise ValueError(
                 "The model has no spiking layers (modules with a surrogate_function or spike_grad) for "
-                "temporal_gradient_norms to look at; call the surrogate of its neurons so, as attribute of a module whose "
-                "first input is the current, or name such modules with layers=[...] from Python."
+                "temporal_gradient_norms to look at; call the surrogate of its neurons so, in a module whose first input "
+                "is the current, or name such modules with layers=[...] from Python."
             )
         return spiking
     modules = dict(model.named_modules())
