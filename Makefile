@@ -23,7 +23,8 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(VENV)/bin/python benchmarks/run.py
+	for script in run training_step floors processes; do $(VENV)/bin/python benchmarks/$$script.py || exit 1; done
+	$(VENV)/bin/python benchmarks/growth.py -o docs/growth
 
 clean:
 	rm -rf $(VENV) $(DEMO)
