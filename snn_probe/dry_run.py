@@ -48,8 +48,10 @@ class Estimate:
         vectors = 4.0 * self.effort.vectors * self.settings.get("num_parameters", 0)
         if allowed is None:
             return replace(found, memory=memory + vectors)
-        once = self.calibration.at(own, 0).seconds - self.calibration.at(0, 0).seconds  # of the graphs of all examples
-        return replace(found, memory=allowed + vectors, seconds=found.seconds + (repeats - 1) * max(0.0, once))
+        none, one = (self.calibration.at(own, count).seconds for count in (0, 1))
+        graphs = none - self.calibration.at(0, 0).seconds  # a small difference, so noisy; a product goes through its
+        graphs = max(graphs, 0.5 * (one - none))  # graph twice, so that building it takes about half as long
+        return replace(found, memory=allowed + vectors, seconds=found.seconds + (repeats - 1) * graphs)
 
     def passes(self) -> Passes:
         """How many passes through all examples it is."""
