@@ -25,7 +25,15 @@ import snn_probe
 from snn_probe.cli import main
 
 ROOT = Path(snn_probe.__file__).parents[1]
-PAGES = ["README.md", "docs/own.md", "docs/programs.md", "docs/reference.md", "docs/measured.md", "docs/numbers.md"]
+PAGES = [
+    "README.md",
+    "docs/own.md",
+    "docs/programs.md",
+    "docs/reference.md",
+    "docs/measured.md",
+    "docs/numbers.md",
+    "docs/scale.md",
+]
 MADE = {"docs/api.md"}  # from the docstrings, with signatures and no examples of its own
 BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SKIP = re.compile(r"<!-- test: skip, (\S+(?: \S+){2,}) -->")
