@@ -5,9 +5,9 @@ as
 
     cost(n, r) = a + b n + c r + d n r,
 
-measured at four corners, a small and a larger n with a small and a larger r, and carried from there to the whole. So
-what is needed once, what each example and each repeat adds, and what each example adds at each repeat are told apart;
-what costs more than in proportion (memory that runs out, a machine that others use too) is not foreseen.
+with none of the four below zero, fitted at four corners, a small and a larger n with a small and a larger r. So what is
+needed once, what each example and each repeat adds, and what each example adds at each repeat are told apart; what costs
+more than in proportion (memory that runs out, a machine that others use too) is not foreseen.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from snn_probe.progress import duration
 
 Size = tuple[int, int]  # examples, repeats
 
-SECONDS = 2.0  # how long the corners of small networks are measured again and again
+SECONDS = 4.0  # how long the corners of small networks are measured again and again
 ROUNDS = 5  # at most
 now = time.perf_counter  # the clock of all calibration
 
@@ -59,13 +62,28 @@ class Calibration:
 
     def at(self, examples: float, repeats: float = 1) -> Cost:
         """The cost of another size; never less than that of the largest corner that is no larger."""
-        shares = {
-            (n, r): _share(n, examples, self.examples) * _share(r, repeats, self.repeats) for n, r in self.corners
-        }
         below = [size for size in self.corners if size[0] <= examples and size[1] <= repeats]
         least = [max((astuple(self.corners[size])[i] for size in below), default=0.0) for i in range(3)]
-        sums = [sum(share * astuple(self.corners[size])[i] for size, share in shares.items()) for i in range(3)]
+        sums = [_terms((examples, repeats)) @ parts for parts in self._parts]
         return Cost(*map(max, sums, least))
+
+    @cached_property
+    def _parts(self) -> list[Any]:
+        """a, b, c, d of the seconds, the memory and the disk: least squares of the errors relative to the cost (or to a tenth
+        of the largest), none below zero. A
+        disturbance then shifts a cost from one part to another, where an exact solution would let one fall below zero
+        and the whole with it."""
+        from scipy.optimize import nnls
+
+        varying = [True, len(set(self.examples)) > 1, len(set(self.repeats)) > 1]
+        terms = np.stack([_terms(size) for size in self.corners]) * [*varying, all(varying)]
+        found = []
+        for costs in zip(*map(astuple, self.corners.values()), strict=True):
+            errors = np.maximum(costs, 0.1 * max(costs) or 1.0)
+            weighted = terms / errors[:, None]
+            scale = np.maximum(np.linalg.norm(weighted, axis=0), 1e-300)
+            found.append(nnls(weighted / scale, np.array(costs) / errors)[0] / scale)
+        return found
 
 
 def calibrate(
@@ -98,7 +116,7 @@ def calibrate(
 
     first, began = _timed(work, least)[0], now()
     quick = min(first, measure(least))
-    others = _corners(whole, least, seconds / 2 / max(quick, 1e-9))
+    others = _corners(whole, least, seconds / max(quick, 1e-9))
     for number in range(ROUNDS):
         if number and now() - began > seconds:
             break
@@ -130,20 +148,18 @@ def in_memory(before: float, grown: float) -> str:
     )
 
 
-def _share(own: int, wanted: float, ends: tuple[int, int]) -> float:
-    """How much the corners with ``own`` on this axis count in what is wanted; the shares of both ends add up to 1."""
-    low, high = ends
-    if low == high:
-        return 1.0
-    upper = (wanted - low) / (high - low)
-    return upper if own == high else 1.0 - upper
+def _terms(size: tuple[float, float]) -> Any:
+    """What a, b, c and d are multiplied by."""
+    n, r = size
+    return np.array([1.0, n, r, n * r])
 
 
 def _corners(whole: Size, least: Size, pieces: float) -> list[Size]:
     """The sizes to measure beside the least, the smaller first: wider apart where there is time for many ``pieces``."""
     room = min(64.0, max(6.0, pieces))
     both = all(w > s for w, s in zip(whole, least, strict=True))
-    factors = [max(2, int(room**0.5)), max(3, int(room**0.5))] if both else [max(3, int(room / 2))] * 2
+    wide = (room / 2) ** 0.5  # of the repeats there are more, so they have farther to go
+    factors = [round(wide), round(2 * wide)] if both else [round(room / 2)] * 2
     larger = [min(w, s * factor) for w, s, factor in zip(whole, least, factors, strict=True)]
     sizes = [(n, r) for n in sorted({least[0], larger[0]}) for r in sorted({least[1], larger[1]})]
     return sizes[1:]

@@ -1,8 +1,9 @@
 """What ``--dry-run`` says: passes against hooks on the network (exactly), time and memory against the real work.
 
 Times are CPU seconds of this process (one thread, so they are the seconds of an idle machine) for the estimate and the
-truth alike, for what others compute at the same time must not count. Still they jump now and then, by caches and by
-what memory is at hand: an estimate is made and followed by the truth up to four times, and one pair has to agree to 30 %.
+truth alike, for what others compute at the same time must not count. Still they jump, by caches, by what memory is at
+hand and by what runs on the other half of a core: an estimate is made and followed by the truth until the median of
+their ratios agrees to 30 %, at most seven times.
 """
 
 import re
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from snn_probe.temporal import spiking_layers
 from snn_probe.training import train
 from snn_probe.training_cost import bytes_of_run, epoch_cost
 
-TIMES = 4
+TIMES = 7
 SMALL = "--num-examples 64 --batch-size 16 --no-figure".split()
 COMMANDS = {
     "fisher": "fisher --num-examples 1100",
@@ -86,6 +88,12 @@ def cpu_seconds(monkeypatch):
     monkeypatch.setattr(calibration, "now", time.process_time)
 
 
+@pytest.fixture
+def roughly(monkeypatch):
+    """A short calibration, where the times do not matter."""
+    monkeypatch.setattr(dry_run, "calibrate", partial(calibrate, seconds=0.1))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_time_of_a_probe_is_right_within_30_percent(checkpoint, tmp_path, asked, cpu_seconds, name):
     command, *options = COMMANDS[name].split()
@@ -99,7 +107,7 @@ def test_the_time_of_a_probe_is_right_within_30_percent(checkpoint, tmp_path, as
         products = int(result.table["products"].iloc[0]) if name == "eigenvalues" else None
         ratios.append((found.cost(repeats=products).seconds + found.loading) / truth)
         print(name, truth, ratios[-1])
-        if abs(ratios[-1] - 1) <= 0.3:
+        if abs(median(ratios) - 1) <= 0.3:
             return
     raise AssertionError(f"estimate over truth: {ratios}")
 
@@ -115,9 +123,9 @@ def test_the_time_and_the_files_of_training_are_right_within_30_percent(tmp_path
         ratios.append(config.epochs * one.seconds / (time.process_time() - began))
         written = sum(file.stat().st_size for file in (tmp_path / str(number)).rglob("*") if file.is_file())
         assert bytes_of_run(one.weights, 2) == pytest.approx(written, rel=0.2)
-        if abs(ratios[-1] - 1) <= 0.3:
+        if abs(median(ratios) - 1) <= 0.3:
             break
-    assert abs(ratios[-1] - 1) <= 0.3, ratios
+    assert abs(median(ratios) - 1) <= 0.3, ratios
     assert (one.steps, one.train, one.evaluated) == (16, 500, 179 + 360)
 
 
@@ -174,7 +182,7 @@ PASSES = {
 
 
 @pytest.mark.parametrize("name", PASSES)
-def test_passes_are_those_that_the_network_makes(checkpoint, tmp_path, asked, monkeypatch, name):
+def test_passes_are_those_that_the_network_makes(checkpoint, tmp_path, asked, monkeypatch, roughly, name):
     command, *options = PASSES[name].split()
     one = asked(command, checkpoint, *options, *SMALL)
     (found,) = one.estimates()
@@ -195,7 +203,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("command", ["fisher", "hessian", "landscape", "gradients", "timesteps", "activity", "train"])
-def test_a_dry_run_says_what_it_costs_and_writes_nothing(checkpoint, tmp_path, monkeypatch, command):
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(checkpoint, tmp_path, monkeypatch, roughly, command):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = files(checkpoint.parents[2]), checkpoint.read_bytes()
@@ -208,7 +216,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(checkpoint, tmp_path, m
     assert files(tmp_path) == [] and (files(checkpoint.parents[2]), checkpoint.read_bytes()) == before
 
 
-def test_the_work_of_a_whole_landscape_and_spectrum(checkpoint):
+def test_the_work_of_a_whole_landscape_and_spectrum(checkpoint, roughly):
     plane = run("landscape", checkpoint, "--plane", "--points", 51, *SMALL, "--dry-run").stdout
     assert "  passes  2601 forward through all examples, and checks on a few\n" in plane
     part = run("landscape", checkpoint, "--points", 9, "--shard", "2/4", *SMALL, "--dry-run").stdout
@@ -282,13 +290,34 @@ def test_a_disturbance_of_one_round_does_not_count(monkeypatch):
     assert found.at(1000).seconds == pytest.approx(0.1, rel=1e-9) and len(clock.calls) >= 8
 
 
+@pytest.mark.parametrize("disturbed", [(64, 2), (64, 10), (192, 2), (192, 10)])
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_a_disturbed_corner_does_not_turn_a_part_negative(disturbed, factor):
+    """Solved exactly, this work would seem to take 0.44 to 1.56 of its time."""
+
+    def truth(n, r):
+        return 0.1 + 1e-3 * n + 2e-3 * r + 4e-4 * n * r
+
+    costs = {(n, r): truth(n, r) * (factor if (n, r) == disturbed else 1.0) for n in (64, 192) for r in (2, 10)}
+    found = Calibration({size: Cost(seconds, 0.0, 0.0) for size, seconds in costs.items()})
+    ratio = found.at(384, 35).seconds / truth(384, 35)
+    assert (0.43 if disturbed == (192, 10) and factor < 1 else 0.75) < ratio < 1.3
+    assert found.at(0, 0).seconds >= 0 and found.at(0, 35).seconds >= 0
+
+
+def test_memory_that_grew_in_the_largest_corner_alone_counts():
+    sizes = {(1, 1): 0.0, (4, 1): 0.0, (1, 4): 0.0, (4, 4): 100.0}
+    found = Calibration({size: Cost(1.0, memory, 0.0) for size, memory in sizes.items()})
+    assert found.at(8, 8).memory >= 100.0
+
+
 def test_a_cost_never_falls_below_what_was_measured():
     found = Calibration({(1, 1): Cost(2.0, 9.0, 0.0), (2, 1): Cost(1.0, 5.0, 0.0)})
     assert found.at(50) == Cost(2.0, 9.0, 0.0)
     assert found.examples == (1, 2) and found.repeats == (1, 1)
 
 
-def test_the_busiest_of_several_devices_counts(checkpoint, asked):
+def test_the_busiest_of_several_devices_counts(checkpoint, asked, roughly):
     (found,) = asked("fisher", checkpoint, "--num-examples", 150, "--batch-size", 32).estimates()
     at = found.calibration.at
     assert found.cost(devices=2).seconds == at(96).seconds and found.cost(devices=50).seconds == at(32).seconds
