@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from snn_probe.allocation import freed_memory_kept
 from snn_probe.config import derived_seed
 from snn_probe.distributed import rank, share, summed, world_size
 from snn_probe.interrupts import Interrupted, asked, unbroken
@@ -46,7 +47,7 @@ def one_epoch(
     def here(steps: int) -> Position:
         return Position(epoch, steps, tuple(summed(sums, state.device)), begun.seconds + time.monotonic() - began)
 
-    with torch.random.fork_rng(devices=[]), unbroken(), state.step.ready():
+    with torch.random.fork_rng(devices=[]), unbroken(), freed_memory_kept(), state.step.ready():
         left = shares[begun.steps :]
         feed = split.feed([own for own, _ in left], augment_seed=shifts, device=state.device) if left else ()
         shown = progress(left, f"epoch {epoch}/{state.config.epochs}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snn_probe.allocation import freed_memory_kept
 from snn_probe.gradient_path import check_gradient_path
 from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
 from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
@@ -64,6 +65,7 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _, _ in parameters if p.device.type == "cuda"})
     with ExitStack() as stack:
+        stack.enter_context(freed_memory_kept())
         stack.enter_context(random_states_kept(devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

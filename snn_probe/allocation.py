@@ -1,0 +1,51 @@
+"""Memory that is freed and soon needed again stays with the process, instead of going back to the system in between.
+
+By itself the C library hands back what lies free at the end of its heap, again and again, and arrays above a limit that
+it raises as it goes. Every batch then takes fresh pages, which the system has to find and to fill with zeros.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h of the GNU C library
+_DURING = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: -1}  # the largest there is; never
+_AFTER = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where large arrays take them by themselves
+
+_within = 0  # how many such contexts this process is in
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within this context memory that is freed below 32 MB an array stays with the process.
+
+    It concerns the whole process, and the GNU C library alone: elsewhere nothing happens. Afterwards the library hands
+    back what is free at the end of its heap beyond 64 MB, as it does by itself once large arrays were freed.
+    """
+    global _within
+    _within += 1
+    try:
+        if _within == 1:
+            _set(_DURING)
+        yield
+    finally:
+        _within -= 1
+        if not _within:
+            _set(_AFTER)
+
+
+def _set(options: dict[int, int]) -> None:
+    if (mallopt := _mallopt()) is not None:
+        for name, value in options.items():
+            mallopt(name, value)
+
+
+@cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """The function of the GNU C library; None where the process has another."""
+    try:
+        library = ctypes.CDLL(None)
+        return library.mallopt if library.gnu_get_libc_version else None
+    except (AttributeError, OSError, TypeError):
+        return None

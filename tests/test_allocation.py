@@ -1,0 +1,57 @@
+"""Freed memory stays with the process within the context: counted by the pages that it takes anew."""
+
+import subprocess
+import sys
+
+import pytest
+
+from snn_probe import allocation
+
+pytestmark = pytest.mark.skipif(allocation._mallopt() is None, reason="this is for the GNU C library alone")
+
+ROUNDS = """
+import resource, sys, torch
+from contextlib import nullcontext
+from snn_probe.allocation import freed_memory_kept
+
+torch.set_num_threads(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [torch.ones(1 << 22) for _ in range(5)]  # 16 MB each
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
+    with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
+        faults()
+    print(*(faults() for _ in range(5)))
+"""
+
+
+def pages(which):
+    """How many pages each of five rounds of 80 MB takes anew, within the context."""
+    done = subprocess.run([sys.executable, "-c", ROUNDS, which], capture_output=True, text=True, check=True)
+    return [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+
+
+def test_what_is_freed_is_taken_again():
+    for _ in range(2):  # without the context a round takes 16,000 pages, in three starts of four
+        assert max(pages("kept")[0][2:]) < 50  # the first two find their places
+
+
+def test_the_outermost_context_sets_and_resets(monkeypatch):
+    asked = []
+    monkeypatch.setattr(allocation, "_mallopt", lambda: lambda name, value: asked.append((name, value)))
+    with pytest.raises(KeyError), allocation.freed_memory_kept():
+        with allocation.freed_memory_kept():
+            assert asked == [(-3, 32 << 20), (-1, -1)]
+        assert len(asked) == 2
+        raise KeyError
+    assert asked[2:] == [(-3, 32 << 20), (-1, 64 << 20)]
+
+
+def test_where_the_library_is_another_nothing_happens(monkeypatch):
+    monkeypatch.setattr(allocation, "_mallopt", lambda: None)
+    with allocation.freed_memory_kept():
+        assert allocation._within == 1
+    assert allocation._within == 0
