@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.distributed import dealt, gathered, pooled, together
+from snn_probe.forward_only import values_only
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
 from snn_probe.probes.timesteps import Placement, check_logits, placements
@@ -60,7 +61,7 @@ def spiking_activity(model: nn.Module, batches: Batches) -> Result:
         num_steps = check_temporal(model, first[0][:_CHECKED_EXAMPLES])
         counters = _counters(model, first[0], num_steps)
         count = 0
-        with torch.no_grad(), _counting(counters.values()):
+        with torch.no_grad(), values_only(model), _counting(counters.values()):
             for inputs, labels in dealt(chain([first], stream)):
                 check_logits(model(inputs), num_steps)
                 count += len(labels)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_probe.distributed import dealt, gathered, pooled, together
+from snn_probe.forward_only import values_only
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of, on_device
 from snn_probe.results import Result
@@ -40,7 +41,11 @@ def timestep_accuracy(model: nn.Module, batches: Batches, *, num_steps: int | No
         stream = on_device(batches, device_of(model))
         first = next(stream)
         own = check_temporal(model, first[0][:_CHECKED_EXAMPLES])
-        with _simulated(model, first[0][:_CHECKED_EXAMPLES], num_steps, own) as simulated, torch.no_grad():
+        with (
+            _simulated(model, first[0][:_CHECKED_EXAMPLES], num_steps, own) as simulated,
+            torch.no_grad(),
+            values_only(model),
+        ):
             last = simulated if num_steps is None else num_steps
             loss, correct = torch.zeros(2, last, dtype=torch.float64)
             count = 0
