@@ -113,12 +113,17 @@ def draw(table: pd.DataFrame, fitted: pd.DataFrame, path: Path) -> None:
                     place.loglog(
                         rows["size"], rows[what], marker="o", markersize=3.5, color=f"C{number}", label=f"{slope:.2f}"
                     )
-            place.legend(title="exponent", fontsize=7, title_fontsize=7, frameon=False)
+            place.legend(title="exponent", fontsize=7, title_fontsize=7, frameon=False, loc="upper left")
             place.grid(alpha=0.3)
+            sizes = sorted(set(table[table["axis"] == axis]["size"]))
+            place.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False, fontsize=8)
+            place.set_xticks([], minor=True)
             if row == 1:
                 place.set_xlabel(labels[axis])
             if column == 0:
                 place.set_ylabel(unit)
+    for row in axes:
+        row[0].set_ylim(top=30 * row[0].get_ylim()[1])  # room for the exponents
     handles = [plt.Line2D([], [], color=f"C{i}", marker="o", markersize=3.5) for i in range(len(PROBES))]
     figure.legend(handles, list(PROBES), loc="outside upper center", ncols=len(PROBES), frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)

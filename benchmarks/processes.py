@@ -1,4 +1,4 @@
-"""Two processes of one thread against one: ``python benchmarks/processes.py [--repeats 5]``.
+"""Two processes of one thread against one: ``python benchmarks/processes.py [--repeats 5] [--only tiny]``.
 
 Both processes start once. In turn the first measures alone, while the other waits, and both measure together, dealing
 the batches. Needs two free cores. The floor of the ratio is what memory and caches, which the cores share, allow: it
@@ -14,6 +14,7 @@ import time
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from cases import tiny_case
 from contests import machine
 from floors import networks
 from torch.multiprocessing import spawn
@@ -67,7 +68,17 @@ def _dealing(call) -> None:
         call()
 
 
-def work(rank: int, port: int, repeats: int) -> None:
+def cases(only: str | None):
+    """Names, networks and batches."""
+    if only in (None, "tiny"):
+        yield "tiny, T=10, 256 examples", *tiny_case(8, 32)
+    if only != "tiny":
+        for name, model, (batch,), _ in networks(BATCHES * SIZE):
+            if only is None or name.lower().replace("-", "").startswith(only):
+                yield name.partition(",")[0], model, list(zip(*(x.split(SIZE) for x in batch), strict=True))
+
+
+def work(rank: int, port: int, repeats: int, only: str | None) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     with processes():
@@ -77,24 +88,24 @@ def work(rank: int, port: int, repeats: int) -> None:
                 flush=True,
             )
         compare(rank, "independent convolutions", lambda: convolutions(80), lambda: convolutions(40), repeats)
-        for name, model, (batch,), _ in networks(BATCHES * SIZE):
-            batches = list(zip(*(tensor.split(SIZE) for tensor in batch), strict=True))
+        for name, model, batches in cases(only):
             for probe, call in PROBES.items():
 
                 def run(call=call, model=model, batches=batches):
                     return call(model, batches)
 
-                compare(rank, f"{name.partition(',')[0]}: {probe}", run, lambda: _dealing(run), repeats)
+                compare(rank, f"{name}: {probe}", run, lambda: _dealing(run), repeats)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=("tiny", "vggsnn", "resnet19"))
     options = parser.parse_args()
     with socket.socket() as asked:
         asked.bind(("127.0.0.1", 0))
         port = asked.getsockname()[1]
-    spawn(work, args=(port, options.repeats), nprocs=2)
+    spawn(work, args=(port, options.repeats, options.only), nprocs=2)
 
 
 if __name__ == "__main__":

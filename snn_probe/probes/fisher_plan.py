@@ -181,7 +181,9 @@ def _copies(model: nn.Module, plan: Plan, inputs, labels, read: Reading, exact, 
         for name, names in plan.looped.items()
         if sum(everything[name].numel() for name in names) <= MOST and exact[name] > 0
     }
-    ranks = _ranks(model, small, inputs, plan) if small else {}
+    if not small:
+        return []
+    ranks = _ranks(model, small, inputs, plan)
     found = separate([replace(small[name], rank=rank) for name, rank in ranks.items()])
     for name in small.keys() - {one.name for one in found}:
         tried = (separate([replace(small[name], rank=rank)]) for rank in RANKS)
