@@ -246,6 +246,7 @@ def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: lis
 
 
 def free_bytes(device: torch.device) -> float:
+    """Of the device's memory; on the CPU without what the system's file cache holds, which it would give up."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
