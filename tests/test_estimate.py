@@ -367,7 +367,7 @@ def test_the_memory_is_right_within_a_factor_of_one_and_a_half(checkpoint, tmp_p
     total, before = (megabytes(text) for text in re.search("about (.+) at the peak: (.+) held", said).groups())
     peak = output(command, checkpoint, *options, "--no-figure", "--out", tmp_path)
     truth = int(re.search(r"VmHWM:\s+(\d+) kB", peak)[1]) * 1024 / 1e6
-    print(total, before, truth)
+    print(said, total, before, truth)  # so that a failure tells whether the graphs were taken to fit
     assert 1 / 1.5 < (total - before) / (truth - before) < 1.5
 
 

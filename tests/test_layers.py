@@ -21,7 +21,7 @@ LAYERS = {
     "quantities": 1, "comparisons": 1, "claims": 1,
     "figure_style": 0, "lif": 0, "multistep_neurons": 0, "penalty": 0, "compiling": 1, "sharing": 0, "distributed": 0, "evaluation": 1, "presets": 1,
     "system": 2, "training_step": 2, "training_state": 3, "train_command": 4, "train_options": 4, "presets_command": 4, "data_command": 4,
-    "interrupts": 0, "determinism": 0, "memory": 0, "allocation": -0.5, "one_epoch": 3, "run_folder": 1, "landscape_figures": 1, "contour_labels": 0, "loss_scale": 0.5, "landscape_panels": 1, "time_figures": 1, "curvature_figures": 1, "gallery": 2, "checkpoint": 2,
+    "interrupts": 0, "determinism": 0, "memory": 0, "free_memory": -0.5, "allocation": -0.5, "one_epoch": 3, "run_folder": 1, "landscape_figures": 1, "contour_labels": 0, "loss_scale": 0.5, "landscape_panels": 1, "time_figures": 1, "curvature_figures": 1, "gallery": 2, "checkpoint": 2,
     "completion": 2, "console": 0, "exports": 1, "tensorboard": 3, "export_command": 4,
     "attempts": 2, "conflicts": 0, "doctor": 3, "doctor_command": 4,
     "calibration": 1, "measurement": 3.2, "dry_run": 3.4, "curvature_efforts": 3.4, "landscape_efforts": 3.6, "training_cost": 3.4,

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from snn_probe.distributed import dealt, gathered, leads, members, pooled, together, told
+from snn_probe.free_memory import free_bytes
 from snn_probe.parameters import flatten, trainable, unflatten
 from snn_probe.temporal import spiking_layers
 
@@ -243,16 +244,6 @@ def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: lis
         return [None] * len(inputs)
     outputs, weights = zip(*live, strict=True)
     return torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)
-
-
-def free_bytes(device: torch.device) -> float:
-    """Of the device's memory; on the CPU without what the system's file cache holds, which it would give up."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4e9
 
 
 def _neighbours(device: torch.device) -> int:
