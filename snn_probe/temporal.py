@@ -98,8 +98,11 @@ def check_temporal(
         num_steps = getattr(model, "num_steps", None)
     with probing(model):
         logits = _first(model, inputs)
+        other = _seeded(
+            model, inputs, 1
+        )  # at once: many layers forget their state where the number of examples changes
         _check_shape(model, logits, inputs, num_steps, num_classes)
-        _check_repeatable(model, logits, inputs)
+        _check_repeatable(model, logits, other, inputs)
         _check_apart(model, logits, inputs)
         _check_not_probabilities(logits)
         check_gradient_path(model, logits, inputs)
@@ -108,14 +111,17 @@ def check_temporal(
 
 
 def _seeded(model: nn.Module, inputs: Tensor, seed: int) -> Tensor:
+    """The logits without a graph, from the given random state."""
     seed_all(seed)
-    return model(inputs)
+    with torch.no_grad():
+        return model(inputs)
 
 
 def _first(model: nn.Module, inputs: Tensor) -> Tensor:
     """The logits, or what is wrong with the inputs if the model does not take them."""
+    seed_all(0)
     try:
-        return _seeded(model, inputs, 0)
+        return model(inputs)
     except (RuntimeError, ValueError) as error:
         if _ours(error):
             raise
@@ -153,7 +159,7 @@ def _check_shape(
             f"timestep and example, before any mean over time{_wrapping(model, logits)}."
         )
     n = len(inputs)
-    fewer = model(inputs[: n - 1]) if n > 1 else None
+    fewer = _seeded(model, inputs[: n - 1], 0) if n > 1 else None
     if fewer is not None and logits.shape[1] == n and fewer.shape[1:] == (n - 1, *logits.shape[2:]):
         _check_length(logits, fewer)
     batch_axis = logits.shape[1] == n and (fewer is None or fewer.shape == (logits.shape[0], n - 1, logits.shape[2]))
@@ -193,13 +199,12 @@ def _check_length(logits: Tensor, again: Tensor) -> None:
         )
 
 
-def _check_repeatable(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
-    again, other = _seeded(model, inputs, 0), _seeded(model, inputs, 1)
-    for z in (again, other):
-        _check_length(logits, z)
-    if _same(logits, again) and _same(logits, other):
+def _check_repeatable(model: nn.Module, logits: Tensor, other: Tensor, inputs: Tensor) -> None:
+    """``other``: from another random state. Where that differs, the same random state tells noise from state."""
+    _check_length(logits, other)
+    if _same(logits, other):
         return
-    noisy = _same(logits, again) and _same(other, _seeded(model, inputs, 1))
+    noisy = _same(logits, _seeded(model, inputs, 0)) and _same(other, _seeded(model, inputs, 1))
     if noisy and _same(logits, _seeded(model, inputs, 0)):
         drops = [repr(n) for n, m in model.named_modules() if m.training and "Drop" in type(m).__name__]
         fix = (
@@ -207,7 +212,11 @@ def _check_repeatable(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
         )
         fix += " follow eval mode" if drops else " or draw it from a generator that forward seeds itself"
         raise ValueError(f"The model's logits depend on the random state even in eval mode; {fix}.")
-    raise ValueError(
+    raise _state_carried()
+
+
+def _state_carried() -> ValueError:
+    return ValueError(
         "The model gives other logits when called again on the same inputs, so state is carried over between calls; "
         "reset it at the start of forward, or wrap the network with from_spikingjelly or from_snntorch."
     )
@@ -221,6 +230,8 @@ def _check_apart(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
     copies = _seeded(model, inputs[-1:].expand_as(inputs).contiguous(), 0)
     if _same(logits[:, -1], copies[:, -1]):
         return
+    if not all(_same(logits, _seeded(model, inputs, 0)) for _ in range(2)):  # twice: a state may come and go
+        raise _state_carried()
     norms = [
         repr(name)
         for name, module in model.named_modules()

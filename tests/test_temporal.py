@@ -41,6 +41,8 @@ BROKEN = {
     "examples": (lambda m, z, x: z[:, :2], r"logits \(3, 2, 4\) for 5 examples, not \(T, 5, C\); the second axis must"),
     "classes": (lambda m, z, x: z[..., :1], r"returned 1 logits per example where at least 2 classes"),
     "state": (lambda m, z, x: z + m.calls, r"state is carried over between calls; reset it at the start of forward"),
+    "state of every second call": (lambda m, z, x: z + m.calls % 2, r"state is carried over between calls"),
+    "state of every third call": (lambda m, z, x: z + 1.0 * (m.calls % 3 == 1), r"state is carried over between calls"),
     "noise": (
         lambda m, z, x: z + torch.randn_like(z),
         r"depend on the random state even in eval mode; remove the noise",

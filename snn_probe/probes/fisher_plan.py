@@ -79,7 +79,6 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
     index = torch.arange(n, device=labels.device) % len(labels)
     inputs, labels = inputs[index], labels[index]
     plan = Plan(num_steps, own_parameters(model, chosen))
-    plan.unrolled = _unrolls(model, inputs)
     modules = dict(model.named_modules())
     layers = [
         Layer(name, modules.get(name, model), frozenset(name.rpartition(".")[2] for name in names))
@@ -87,7 +86,11 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
         if supported(modules.get(name, model), names, model)
     ]
     plan.layers = layers
-    steps = forward(model, plan, inputs)
+    with _taken(plan, n):
+        steps = unrolled(model, inputs)
+    plan.unrolled = steps is not None and _as_whole(model, inputs, steps)
+    if steps is None or not plan.unrolled:
+        steps = forward(model, plan, inputs)
     check_logits(torch.stack([step.detach() for step in steps]), num_steps, labels)
     losses = read.losses(read.logits(steps)[-1], labels, None)
     exact = parameter_norms(losses[: read.group_size].sum(), chosen, plan.owners, retain=True)
@@ -107,16 +110,15 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
     return plan
 
 
-def _unrolls(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether the step-by-step forward exists and gives the model's own logits.
+def _as_whole(model: nn.Module, inputs: Tensor, steps: tuple[Tensor, ...]) -> bool:
+    """Whether the step-by-step forward gave the model's own logits.
 
     A spike at the threshold may flip between the two orders of summation, so not every example has to agree; but in a
     network with modules of a user's own, which may mean something else in single-step mode, every one has to.
     """
+    if any(step.shape != steps[0].shape for step in steps):
+        return False
     with torch.no_grad():
-        steps = unrolled(model, inputs)
-        if steps is None or any(step.shape != steps[0].shape for step in steps):
-            return False
         whole, found = model(inputs), torch.stack(steps)
     if whole.shape != found.shape:
         return False
