@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import Forms, derivative, is_step, replaceable, running
+from snn_probe.neurons import Forms, derivative, is_step, marked_as_spikes, replaceable, running
+from snn_probe.pooling import fast_pools
 
 BLOCK = 1 << 16
 """Neurons per thread and block on the CPU: T = 4 to 10 timesteps of a few float32 arrays stay in a core's own cache."""
@@ -32,18 +33,19 @@ BLOCK = 1 << 16
 
 @contextmanager
 def fast_training(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's multi-step LIFNode and IFNode modules run as described above.
+    """Within this context the model's multi-step LIFNode and IFNode modules run as described above, and its 2x2 average
+    pools as in :mod:`snn_probe.pooling`.
 
     Left alone: single-step nodes, subclasses, nodes that store their potentials or have a precision of their own, and
     surrogates that are not SpikingJelly's or do not emit spikes ("relaxed" forwards). On CUDA SpikingJelly's fused
     kernels run, with a float32 potential whatever the input's dtype.
     """
-    with running(fast_forms(model)):
+    with running([*fast_forms(model), *fast_pools(model)]):
         yield
 
 
 def fast_forms(model: nn.Module) -> Forms:
-    """The modules that :func:`fast_training` replaces, and with what."""
+    """The neurons that :func:`fast_training` replaces, and with what."""
     return [(m, partial(_forward, m)) for m in model.modules() if _replaceable(m)]
 
 
@@ -65,7 +67,7 @@ def _forward(neuron: Any, currents: Tensor) -> Tensor:
     else:
         run = _fused if currents.is_cuda else _blocked
     spikes, neuron._memories["v"] = run(neuron, currents, potential.to(wide))
-    return spikes
+    return spikes if torch.compiler.is_compiling() else marked_as_spikes(spikes)
 
 
 def _traced(neuron: Any, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,18 @@ def derivative(surrogate_function: Any, distance: Tensor) -> Tensor:
 def _forward(neuron: Any, current: Tensor) -> Tensor:
     (potential,) = neuron.materialize_states((current,), tuple(neuron._memories.values()), "s")
     spikes, neuron._memories["v"] = _Step.apply(current, potential, neuron)
+    return marked_as_spikes(spikes) if is_step(neuron.surrogate_function) else spikes
+
+
+def marked_as_spikes(spikes: Tensor) -> Tensor:
+    """The same tensor, so that :func:`known_as_spikes` holds until it is changed in place."""
+    spikes._snn_probe_spikes = spikes._version  # type: ignore[attr-defined]
     return spikes
+
+
+def known_as_spikes(tensor: Tensor) -> bool:
+    """Whether a neuron of this package gave it, as zeros and ones."""
+    return getattr(tensor, "_snn_probe_spikes", None) == tensor._version
 
 
 def replaceable(module: nn.Module) -> bool:

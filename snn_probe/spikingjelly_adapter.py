@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from snn_probe import sharing
 from snn_probe.feeding import at_once, check_arguments, timesteps
-from snn_probe.neurons import first_order
+from snn_probe.neurons import first_order, running
+from snn_probe.pooling import fast_pools
 
 
 class SpikingJellyModel(nn.Module):
@@ -46,7 +47,7 @@ class SpikingJellyModel(nn.Module):
         """
         if self.takes not in ("timestep", "time first"):
             raise ValueError(f"The network takes {self.takes}, so it cannot be run one timestep at a time.")
-        with at_rest(self.net), single_step(self.net), first_order(self.net):
+        with at_rest(self.net), single_step(self.net), first_order(self.net), running(fast_pools(self.net)):
             if self.num_steps is None or self.takes == "timestep":
                 return tuple(self.net(x) for x in timesteps(inputs, self.num_steps))
             shared, rest = sharing.split(self.net)

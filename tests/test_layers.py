@@ -11,7 +11,7 @@ import snn_probe
 
 ROOT = Path(snn_probe.__file__).parent
 LAYERS = {
-    "temporal": 0, "neurons": 0, "forward_only": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
+    "temporal": 0, "neurons": 0, "forward_only": 0, "pooling": 0, "objectives": 0, "parameters": 0, "results": 0, "files": 0, "centroid": 0,
     "progress": 0, "slices": 0, "shards": 0, "merge_command": 4, "slice_lines": 3, "flatness": 0, "data": 1, "models": 1, "probes": 1, "figures": 1, "config": 1,
     "gradient_path": 0, "own": 0, "own_objective": 0, "own_network": 1, "subjects": 3, "feeding": 0, "states": 0, "spikingjelly_adapter": 0, "snntorch_adapter": 0, "weights": 0, "paired": 0, "folder_lock": 0,
     "document": 0, "report_words": 0, "activity_figures": 1, "effect_figure": 1, "study_panels": 1, "study_numbers": 2,
@@ -27,7 +27,7 @@ LAYERS = {
     "calibration": 1, "measurement": 3.2, "dry_run": 3.4, "curvature_efforts": 3.4, "landscape_efforts": 3.6, "training_cost": 3.4,
     "show": 3, "training": 3, "resuming": 3, "measuring": 3.6, "probe_options": 4, "landscape_command": 4, "probe_commands": 4, "cli": 10, "__main__": 11, "__init__": -1,
 }  # fmt: skip
-SAME_LAYER = {("multistep_neurons", "neurons"), ("forward_only", "multistep_neurons"), ("forward_only", "neurons"), ("objectives", "penalty"), ("checkpoint", "system"), ("training", "training_state"), ("training", "resuming"), ("resuming", "training_state"),
+SAME_LAYER = {("multistep_neurons", "neurons"), ("forward_only", "multistep_neurons"), ("multistep_neurons", "pooling"), ("pooling", "neurons"), ("forward_only", "pooling"), ("spikingjelly_adapter", "pooling"), ("forward_only", "neurons"), ("objectives", "penalty"), ("checkpoint", "system"), ("training", "training_state"), ("training", "resuming"), ("resuming", "training_state"),
               ("progress", "interrupts"), ("folder_lock", "files"), ("weights", "files"), ("one_epoch", "training_state"), ("training", "one_epoch"),
               ("temporal", "spikingjelly_adapter"), ("temporal", "gradient_path"), ("temporal", "snntorch_adapter"),
               ("temporal", "states"), ("spikingjelly_adapter", "feeding"), ("spikingjelly_adapter", "sharing"),

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import running
+from snn_probe.neurons import is_step, marked_as_spikes, running
+from snn_probe.pooling import fast_pools
 
 
 class _Layer(torch.autograd.Function):
@@ -153,7 +154,7 @@ class _Plain(nn.Module):
 def _forward(neuron: Any, currents: Tensor) -> Tensor:
     (potential,) = neuron.materialize_states((currents,), tuple(neuron._memories.values()), "m")
     spikes, neuron._memories["v"] = _Layer.apply(currents, potential, neuron)
-    return spikes
+    return marked_as_spikes(spikes) if is_step(neuron.surrogate_function) else spikes
 
 
 def _replaceable(module: nn.Module) -> bool:
@@ -171,7 +172,8 @@ def _replaceable(module: nn.Module) -> bool:
 
 @contextmanager
 def second_order(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device.
+    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, and its
+    2x2 average pools as in :mod:`snn_probe.pooling`.
 
     SpikingJelly's other neurons run by its PyTorch reference: no fused kernel, in no reduced precision.
     """
@@ -187,7 +189,7 @@ def second_order(model: nn.Module) -> Iterator[None]:
             module._neuron_precision = None
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
-        with running([(module, partial(_forward, module)) for module in replaced]):
+        with running([*((module, partial(_forward, module)) for module in replaced), *fast_pools(model)]):
             yield
     finally:
         for module, surrogate_function in surrogates:

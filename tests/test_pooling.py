@@ -1,0 +1,135 @@
+"""The pools that stand for PyTorch's: bits, derivatives of first and second order, and when they stand aside."""
+
+import networks
+import pytest
+import torch
+import torch.nn.functional as F
+from spikingjelly.activation_based import layer
+from torch import nn
+
+from snn_probe.multistep_neurons import fast_training
+from snn_probe.neurons import known_as_spikes, marked_as_spikes, running
+from snn_probe.pooling import fast_pools
+
+SHAPES = [(3, 2, 4, 8, 8), (3, 2, 4, 7, 5), (2, 1, 1, 2, 2), (1, 2, 1, 3, 2)]
+
+
+def examples(shape, kind):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    return marked_as_spikes((x > 0.5).float()) if kind == "spikes" else x
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["numbers", "spikes"])
+def test_values_and_gradients_have_the_same_bits(shape, kind):
+    pool, x = layer.AvgPool2d(2, step_mode="m"), examples(shape, kind)
+    expected = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, shape[:2])
+    with running(fast_pools(pool)):
+        assert known_as_spikes(x) == (kind == "spikes")
+        assert torch.equal(pool(x), expected)
+        assert torch.equal(pool(x.clone()), expected)  # a copy is not marked
+        leaf = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad((pool(leaf) * expected).sum(), leaf)
+    (plain,) = torch.autograd.grad((pool(leaf) * expected).sum(), leaf)
+    assert torch.equal(found, plain) and "forward" not in pool.__dict__
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_derivatives_are_those_of_finite_differences(shape):
+    pool = layer.AvgPool2d(2, step_mode="m")
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with running(fast_pools(pool)):
+        assert torch.autograd.gradcheck(pool, x)
+        assert torch.autograd.gradgradcheck(lambda x: pool(x) ** 3, x)
+
+
+def graph(result):
+    return type(result.grad_fn).__name__
+
+
+def test_spikes_that_were_changed_in_place_are_none():
+    x = examples((1, 1, 1, 4, 4), "spikes")
+    assert known_as_spikes(x)
+    assert not known_as_spikes(x.mul_(0.3))
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (layer.AvgPool2d(2), (2, 3, 4, 4)),
+        (layer.AvgPool2d(2), (3, 4, 4)),
+        (nn.AvgPool2d(2), (2, 3, 4, 4)),
+        (layer.AvgPool2d((2, 2), (2, 2), (0, 0), step_mode="m"), (5, 2, 3, 4, 4)),
+    ],
+)
+def test_which_pools_are_replaced(pool, shape):
+    x = torch.randn(shape).requires_grad_()
+    expected = pool(x)
+    with running(fast_pools(pool)):
+        found = pool(x)
+    assert graph(found) == "_PoolBackward" and torch.equal(found, expected)
+
+
+class Halved(layer.AvgPool2d):
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        layer.AvgPool2d(3),
+        layer.AvgPool2d(2, stride=1),
+        layer.AvgPool2d(2, padding=1),
+        layer.AvgPool2d(2, ceil_mode=True),
+        layer.AvgPool2d(2, divisor_override=3),
+        layer.AvgPool2d((2, 1)),
+        layer.MaxPool2d(2),
+        Halved(2),
+    ],
+    ids=repr,
+)
+def test_which_pools_are_left_alone(pool):
+    assert fast_pools(pool) == []
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last),
+        torch.randn(2, 8, 4, 4, dtype=torch.bfloat16),
+        torch.randn(2, 4, 4, 8).transpose(1, 3),
+    ],
+    ids=["channels last", "bfloat16", "strided"],
+)
+def test_what_pytorch_pools_better_it_does(x):
+    pool, x = layer.AvgPool2d(2), x.requires_grad_()
+    with running(fast_pools(pool)):
+        found = pool(x)
+    assert graph(found) != "_PoolBackward" and torch.equal(found, pool(x))
+
+
+def test_wrong_axes_are_refused_as_before():
+    pool = layer.AvgPool2d(2, step_mode="m")
+    with running(fast_pools(pool)), pytest.raises(ValueError, match=r"expected x with shape \[T, N, C, H, W\]"):
+        pool(torch.randn(2, 3, 4, 4))
+
+
+def test_a_training_step_has_the_same_bits():
+    model = networks.convolutional(None)
+    x, _ = networks.examples(4, None)
+
+    def step():
+        model.zero_grad()
+        model(x).square().sum().backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    expected = step()
+    pools = fast_pools(model)
+    assert pools
+    with running(pools):
+        found = step()
+    assert all(map(torch.equal, expected, found))
+    with fast_training(model):
+        assert "forward" in pools[0][0].__dict__
