@@ -16,6 +16,7 @@ S, S' and S'' come from the layer's own surrogate, once per forward pass; so a H
 graph costs a few elementwise products a timestep. Spikes, gradients and products are those of the layers replaced.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import is_step, marked_as_spikes, running
+from snn_probe.neurons import derivative, is_step, marked_as_spikes, running
 from snn_probe.pooling import fast_pools
+from snn_probe.probes.eval_norms import eval_norms
 
 
 class _Layer(torch.autograd.Function):
@@ -121,11 +123,22 @@ def _charge(neuron: Any, current: Tensor, potential: Tensor) -> Tensor:
 
 def _surrogate_derivatives(surrogate_function: nn.Module, distance: Tensor) -> tuple[Tensor, Tensor]:
     """S' and S'' at ``distance`` = h - V_th; zeros where the surrogate has no second derivative."""
+    closed = _BENDS.get(type(surrogate_function).__name__)
+    if closed is not None and is_step(surrogate_function):
+        slope = derivative(surrogate_function, distance.clone())
+        return slope, closed(distance, slope, surrogate_function.alpha)
     with torch.enable_grad():
         leaf = distance.detach().requires_grad_()
         (slope,) = torch.autograd.grad(surrogate_function(leaf).sum(), leaf, create_graph=True)
         bend = torch.autograd.grad(slope.sum(), leaf)[0] if slope.requires_grad else torch.zeros_like(slope)
     return slope.detach(), bend
+
+
+_BENDS = {  # S'' from x, S' and alpha, of the papers' surrogates
+    "PiecewiseQuadratic": lambda x, slope, alpha: x.sign().mul_(-alpha * alpha).masked_fill_(slope <= 0, 0.0),
+    "Sigmoid": lambda x, slope, alpha: (x * (0.5 * alpha)).tanh_().mul_(slope).mul_(-alpha),
+    "ATan": lambda x, slope, alpha: (x * slope).mul_(slope).mul_(-math.pi * math.pi * alpha),
+}
 
 
 def _reset_derivatives(neuron, charged, spikes, slope, bend) -> tuple[Tensor, Tensor | None]:
@@ -172,8 +185,8 @@ def _replaceable(module: nn.Module) -> bool:
 
 @contextmanager
 def second_order(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, and its
-    2x2 average pools as in :mod:`snn_probe.pooling`.
+    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, its batch
+    norms as in :mod:`snn_probe.probes.eval_norms` and its 2x2 average pools as in :mod:`snn_probe.pooling`.
 
     SpikingJelly's other neurons run by its PyTorch reference: no fused kernel, in no reduced precision.
     """
@@ -189,7 +202,8 @@ def second_order(model: nn.Module) -> Iterator[None]:
             module._neuron_precision = None
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
-        with running([*((module, partial(_forward, module)) for module in replaced), *fast_pools(model)]):
+        forms = [(module, partial(_forward, module)) for module in replaced]
+        with running([*forms, *eval_norms(model), *fast_pools(model)]):
             yield
     finally:
         for module, surrogate_function in surrogates:
