@@ -1,12 +1,14 @@
-"""2x2 average pools on the CPU as strided sums: PyTorch's values and derivatives of any order in less time.
+"""2x2 average pools on the CPU in less time: PyTorch's values and derivatives of any order.
 
-PyTorch's own pool takes contiguous arrays number by number. The pool is linear, so it and the spreading of a gradient are
-each other's derivative; neither keeps its input. Values are summed in PyTorch's order, so they have the same bits; zeros
-and ones are exact in any order, and are summed in the fastest.
+PyTorch's own pool takes contiguous arrays number by number. Here two rows of an image, one after the other in memory, are
+multiplied by a matrix with four quarters in each column; the spreading of a gradient multiplies by its transpose. They
+are each other's derivative, and neither keeps its input. Zeros and ones are summed exactly in any order, and a gradient
+is not summed at all, so both have PyTorch's bits. Other values have them too, as strided sums in PyTorch's order; only a
+second derivative may differ by rounding, and what is not finite spreads over its two rows.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -35,22 +37,25 @@ def _is_quarter(module: Any) -> bool:
 
 
 def _forward(pool: Any, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """PyTorch's own where it is fast (CUDA, channels last), sums in another way (short floats) or is compiled."""
+    """PyTorch's own where it is fast (CUDA, channels last), sums in another way (short floats) or is compiled, and where
+    products of matrices are not to be in full precision."""
     axes = (5,) if getattr(pool, "step_mode", "s") == "m" else (3, 4)
     plain = x.ndim in axes and x.is_contiguous() and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
-    return _Pool.apply(x, known_as_spikes(x)) if plain and not torch.compiler.is_compiling() else original(x)
+    if not plain or torch.compiler.is_compiling() or torch.get_float32_matmul_precision() != "highest":
+        return original(x)
+    return _Pool.apply(x, known_as_spikes(x))
 
 
 class _Pool(torch.autograd.Function):
-    """(..., H, W) to the means of its 2x2 squares (..., H // 2, W // 2)."""
+    """(..., H, W) to the means of its 2x2 squares (..., H // 2, W // 2), summed ``in_any_order`` or in PyTorch's."""
 
     @staticmethod
-    def forward(ctx, x, exact):
+    def forward(ctx, x, in_any_order):
         ctx.size = height, width = x.shape[-2:]
+        if in_any_order and not (height % 2 or width % 2):
+            pooled = x.reshape(-1, 2 * width) @ _quarters(width, x.dtype)
+            return pooled.view(*x.shape[:-2], height // 2, width // 2)
         top, bottom = (x[..., row : height // 2 * 2 : 2, : width // 2 * 2] for row in (0, 1))
-        if exact:
-            rows = top + bottom
-            return torch.add(rows[..., 0::2], rows[..., 1::2]).mul_(0.25)
         return (top[..., 0::2] + top[..., 1::2]).add_(bottom[..., 0::2]).add_(bottom[..., 1::2]).mul_(0.25)
 
     @staticmethod
@@ -63,12 +68,20 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gradient, height, width):
-        quarter = gradient * 0.25
-        rows = torch.stack([quarter, quarter], -1).flatten(-2)
-        spread = torch.stack([rows, rows], -2).flatten(-3, -2)
+        rows, columns = gradient.shape[-2:]
+        spread = gradient.reshape(-1, columns) @ _quarters(2 * columns, gradient.dtype).t()
+        spread = spread.view(*gradient.shape[:-2], 2 * rows, 2 * columns)
         missing = (0, width % 2, 0, height % 2)
         return nn.functional.pad(spread, missing) if any(missing) else spread
 
     @staticmethod
     def backward(ctx, direction):
-        return _Pool.apply(direction, False), None, None
+        return _Pool.apply(direction, True), None, None
+
+
+@cache
+def _quarters(width: int, dtype: torch.dtype) -> Tensor:
+    """(2 W, W / 2): what each of the numbers in two rows adds to each mean of the row that they become."""
+    column = torch.arange(width, device="cpu") // 2
+    one = nn.functional.one_hot(column, width // 2).to(dtype) * 0.25
+    return torch.cat([one, one])

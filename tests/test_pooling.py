@@ -11,7 +11,7 @@ from snn_probe.multistep_neurons import fast_training
 from snn_probe.neurons import known_as_spikes, marked_as_spikes, running
 from snn_probe.pooling import fast_pools
 
-SHAPES = [(3, 2, 4, 8, 8), (3, 2, 4, 7, 5), (2, 1, 1, 2, 2), (1, 2, 1, 3, 2)]
+SHAPES = [(3, 2, 4, 8, 8), (3, 2, 4, 7, 5), (2, 1, 1, 2, 2), (1, 2, 1, 3, 2), (2, 1, 1, 2, 48)]
 
 
 def examples(shape, kind):
@@ -108,6 +108,17 @@ def test_what_pytorch_pools_better_it_does(x):
     with running(fast_pools(pool)):
         found = pool(x)
     assert graph(found) != "_PoolBackward" and torch.equal(found, pool(x))
+
+
+def test_products_in_less_than_full_precision_are_not_used():
+    pool, x = layer.AvgPool2d(2), torch.randn(2, 3, 4, 4).requires_grad_()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with running(fast_pools(pool)):
+            assert graph(pool(x)) == "AvgPool2DBackward0"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_wrong_axes_are_refused_as_before():
