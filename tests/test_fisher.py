@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import nn
 
-from snn_probe.probes import fisher_trace, information_centroid
+from snn_probe.probes import fisher_trace, gram, information_centroid
 from snn_probe.temporal import from_snntorch, from_spikingjelly
 
 
@@ -55,15 +55,65 @@ def test_equals_a_loop_over_single_examples(num_steps, readout, group_size):
     assert_equals_loop(result, model, x, y, readout=readout, group_size=group_size)
 
 
-def test_large_convolutions_are_contracted_one_by_one():
-    """Above the block size the contraction takes another road; same numbers."""
+@pytest.mark.parametrize("readout", ["prefix", "instantaneous"])
+@pytest.mark.parametrize("takes", ["time first", "examples first"])
+@pytest.mark.parametrize("pays", [True, False])
+def test_large_convolutions_take_gram_matrices_or_one_example_at_a_time(monkeypatch, readout, takes, pays):
+    """Above the block size the contraction takes other roads; same numbers. Without single steps each loss meets all
+    uses of a layer."""
     torch.manual_seed(0)
-    net = nn.Sequential(layer.Conv2d(2, 90, 3), networks.lif(v_threshold=0.4), layer.Conv2d(90, 90, 3, bias=True),
-                        networks.lif(v_threshold=0.2), layer.Flatten(), layer.Linear(90, 3))  # fmt: skip
-    model = from_spikingjelly(net).double().eval()
+    net = nn.Sequential(layer.Conv2d(2, 90, 3), networks.lif(v_threshold=0.4),
+                        layer.Conv2d(90, 90, 3, stride=2, padding=(1, 2), dilation=(1, 2), bias=True),
+                        networks.lif(v_threshold=0.2), layer.Conv2d(90, 90, 2), networks.lif(v_threshold=0.1),
+                        layer.Flatten(), layer.Linear(90, 3))  # fmt: skip
+    model = from_spikingjelly(net)
+    if takes == "examples first":
+        model = from_spikingjelly(Swapped(net), takes="examples first")
+    model = model.double().eval()
+    used = []
+    original = gram.squared_norms
+    monkeypatch.setattr(gram, "squared_norms", lambda *args: used.append(args) or original(*args))
+    if not pays:
+        monkeypatch.setattr(gram, "pays", lambda *args, **options: False)
     x, y = networks.examples(4, size=5, steps=3, classes=3)
     for size in (1, 2):
-        assert_equals_loop(fisher_trace(model, [(x, y)], group_size=size), model, x, y, group_size=size)
+        result = fisher_trace(model, [(x, y)], group_size=size, readout=readout)
+        assert result.settings["looped_layers"] == []
+        assert result.settings["one_graph_per_step"] == (takes == "time first")
+        assert_equals_loop(result, model, x, y, group_size=size, readout=readout)
+    assert bool(used) == pays
+
+
+class Swapped(nn.Module):
+    """A network whose forward takes examples before time."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.transpose(0, 1))
+
+
+def test_gram_matrices_pay_where_positions_are_few():
+    """The products counted here by hand, for VGGSNN at half width: 10 losses of prefixes of 10 timesteps."""
+    conv = nn.Conv2d(256, 256, 3, padding=1)
+
+    def products(positions):
+        prefixes = range(1, 11)
+        through = (10 * positions) ** 2 * 2304 + sum((t * positions) ** 2 * 256 for t in prefixes)
+        return through, sum(t * positions * 256 * 2304 for t in prefixes)
+
+    for positions in (4, 16, 36, 64, 100, 144, 576):
+        through_gram, direct = products(positions)
+        if not 0.8 < through_gram / direct < 1.25:
+            pays = gram.pays(conv, uses=10, positions=positions, losses=10, prefixes=True)
+            assert pays == (through_gram < direct), positions
+    assert gram.pays(conv, uses=10, positions=36, losses=10, prefixes=True)
+    assert not gram.pays(conv, uses=10, positions=144, losses=10, prefixes=True)
+    grouped = nn.Conv2d(256, 256, 3, padding=1, groups=2)
+    assert not gram.pays(grouped, uses=10, positions=36, losses=10, prefixes=True)
+    assert not gram.pays(nn.Conv1d(256, 256, 3), uses=10, positions=36, losses=10, prefixes=True)
 
 
 def test_any_split_into_batches_gives_the_same_answer():

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from snn_probe.probes import gram
 from snn_probe.probes.layouts import BATCH_NORM, CONV, GROUP_NORM, LAYER_NORM, LINEAR, by_example, settled
 
 NORM = (*BATCH_NORM, *LAYER_NORM, *GROUP_NORM)
@@ -155,6 +156,7 @@ class Contraction:
             raise ValueError(f"layer {layer.name!r} is used at different sizes")
         self.bounds = list(accumulate((len(p) for p in pieces), initial=0))
         self.inputs: Any = [self._normalized(p) for p in pieces] if self.kind is NORM else pieces and self._join(pieces)
+        self.gram: Tensor | None = None
 
     def squared_norms(self, gradients: tuple[Tensor | None, ...]) -> Tensor | None:
         """Per group, the squared norm of the gradient of this layer's selected parameters: (groups,) float64.
@@ -170,23 +172,44 @@ class Contraction:
             return torch.stack([_sum_of_squares(found[name]) for name in self.layer.selected]).sum(0)
         g = self._join(pieces)
         time = 1 if self._example_major else 0
-        if all(b == a + 1 for a, b in pairwise(used)):
-            first, last = self.bounds[used[0]], self.bounds[used[-1] + 1]
-            x = self.inputs.narrow(time, first, last - first)
-        else:
-            x = torch.cat(
-                [self.inputs.narrow(time, self.bounds[i], self.bounds[i + 1] - self.bounds[i]) for i in used], time
-            )
-        total = torch.zeros(x.shape[1 - time], dtype=torch.float64, device=g.device)
+        total = torch.zeros(g.shape[1 - time], dtype=torch.float64, device=g.device)
         if "weight" in self.layer.selected:
-            if self.kind is LINEAR:
-                total += _linear(x, g)
-            else:
-                total += (_convolution_one_by_one if self._example_major else _convolution)(x, g, self.layer.module)
+            total += self._weight_norms(used, g, time)
         if "bias" in self.layer.selected:
             over = (time, 2) if self.kind is LINEAR else (time, *range(3, g.ndim))
             total += _sum_of_squares(g.sum(over))
         return total
+
+    def _weight_norms(self, used: list[int], g: Tensor, time: int) -> Tensor:
+        """Of the weight of a linear layer or a convolution, (groups,)."""
+        if self.kind is CONV and self._gram_pays(g):
+            if self.gram is None:
+                self.gram = gram.of_inputs(self.inputs, self.layer.module, _padding(self.layer.module))
+                self.inputs = None  # its place is taken
+            positions = math.prod(g.shape[3:])
+            return gram.squared_norms(self._taken(self._taken(self.gram, used, 1, positions), used, 2, positions), g)
+        x = self._taken(self.inputs, used, time)
+        if self.kind is LINEAR:
+            return _linear(x, g)
+        return (_convolution_one_by_one if self._example_major else _convolution)(x, g, self.layer.module)
+
+    def _gram_pays(self, g: Tensor) -> bool:
+        steps, calls = self.axes[0], len(self.bounds) - 1
+        return self._example_major and gram.pays(
+            self.layer.module,
+            uses=self.bounds[-1],
+            positions=math.prod(g.shape[3:]),
+            losses=steps,
+            prefixes=calls == steps,
+        )
+
+    def _taken(self, x: Tensor, used: list[int], axis: int, each: int = 1) -> Tensor:
+        """What belongs to these uses along an axis of x, on which every use of an example takes ``each`` places."""
+        bounds = [each * bound for bound in self.bounds]
+        if all(b == a + 1 for a, b in pairwise(used)):
+            first, last = bounds[used[0]], bounds[used[-1] + 1]
+            return x.narrow(axis, first, last - first)
+        return torch.cat([x.narrow(axis, bounds[i], bounds[i + 1] - bounds[i]) for i in used], axis)
 
     def _norm_gradients(self, used: list[int], gradients: list[Tensor]) -> dict[str, Tensor]:
         """sum g x_hat and sum g over uses and positions: the gradients of scale and shift, each (groups, C)."""
