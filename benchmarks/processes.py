@@ -24,13 +24,18 @@ from snn_probe.objectives import SDT
 from snn_probe.probes import fisher_trace, hessian_trace, loss_slice, timestep_accuracy
 
 BATCHES, SIZE = 4, 4
-AXIS = [i / 4 for i in range(4)]
-PROBES = {
-    "fisher_trace": lambda model, batches: fisher_trace(model, batches),
-    "hessian_trace, 3 products": lambda model, batches: hessian_trace(model, batches, SDT(), num_probes=3),
-    "loss_slice, 4 points": lambda model, batches: loss_slice(model, batches, [SDT()], alphas=AXIS),
-    "timestep_accuracy": lambda model, batches: timestep_accuracy(model, batches),
-}
+
+
+def probes(small: bool):
+    """What is measured, and how; more of what takes too little time on a small network to tell its checks from it."""
+    points, times = (21, 8) if small else (4, 1)
+    axis = [i / points for i in range(points)]
+    return {
+        "fisher_trace": lambda model, batches: fisher_trace(model, batches),
+        "hessian_trace, 3 products": lambda model, batches: hessian_trace(model, batches, SDT(), num_probes=3),
+        f"loss_slice, {points} points": lambda model, batches: loss_slice(model, batches, [SDT()], alphas=axis),
+        f"timestep_accuracy, {times} x the examples": lambda model, batches: timestep_accuracy(model, batches * times),
+    }
 
 
 def timed(call) -> float:
@@ -89,7 +94,7 @@ def work(rank: int, port: int, repeats: int, only: str | None) -> None:
             )
         compare(rank, "independent convolutions", lambda: convolutions(80), lambda: convolutions(40), repeats)
         for name, model, batches in cases(only):
-            for probe, call in PROBES.items():
+            for probe, call in probes(name.startswith("tiny")).items():
 
                 def run(call=call, model=model, batches=batches):
                     return call(model, batches)

@@ -35,6 +35,12 @@ def freed_memory_kept() -> Iterator[None]:
             _set(_AFTER)
 
 
+def hand_back() -> None:
+    """Give memory that lies free in this process back to the system, so that what it holds is what it uses."""
+    if _mallopt() is not None:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _set(options: dict[int, int]) -> None:
     if (mallopt := _mallopt()) is not None:
         for name, value in options.items():

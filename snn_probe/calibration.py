@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from snn_probe.allocation import hand_back
 from snn_probe.progress import duration
 
 Size = tuple[int, int]  # examples, repeats
@@ -102,6 +103,7 @@ def calibrate(
     ``seconds``. The first call is for warming up, and its time is not used.
     """
     least = (min(least[0], whole[0]), min(least[1], whole[1]))
+    hand_back()  # what lies free would be taken first, and not be seen to be needed
     before = held(device)
     times: dict[Size, list[float]] = {}
     costs: dict[Size, tuple[float, float]] = {}

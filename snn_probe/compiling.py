@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snn_probe.multistep_neurons import fast_forms
 from snn_probe.neurons import running
 from snn_probe.penalty import compiled_penalty
+from snn_probe.pooling import fast_pools
 
 ON_CPU: dict[str, Any] = {"layout_optimization": False}
 """Channels last, Inductor's own choice too, gives wrong gradients of bfloat16 networks on the CPU: in torch 2.11 the
@@ -37,7 +38,10 @@ class CompiledForward:
         self.model, self.name = model, "from_rest" if hasattr(model, "from_rest") else "forward"
         options = ON_CPU if device.type == "cpu" else None
         self.compiled = torch.compile(getattr(model, self.name), dynamic=False, options=options)
-        self.forms = fast_forms(model)  # always the same ones: other objects would be compiled anew
+        self.forms = [
+            *fast_forms(model),
+            *fast_pools(model),
+        ]  # always the same ones: other objects would be compiled anew
         self.size: int | None = None
 
     @contextmanager

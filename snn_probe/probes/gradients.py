@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from snn_probe.distributed import dealt, gathered, pooled, together
+from snn_probe.multistep_neurons import fast_training
 from snn_probe.parameters import trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
@@ -270,7 +271,7 @@ def _recorded(layers: list[_Layer]) -> Iterator[None]:
 
 def _add(model, objective: Objective, params, layers: list[_Layer], inputs: Tensor, labels: Tensor, num_steps: int):
     """Add one batch to the layers' sums."""
-    with _recorded(layers):
+    with fast_training(model), _recorded(layers):
         logits = model(inputs)
     check_logits(logits, num_steps, labels)
     loss = objective(logits, labels, params) * len(labels)

@@ -9,16 +9,18 @@ X X^T serves every loss; so where a is small, deep in a network, T traces cost a
 weight gradient is formed. (The identity is that of "ghost norms", Li et al., arXiv 2110.05679.)
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from snn_probe.probes.layouts import CONV
 
 _ROOM = 8  # times the inputs' memory that the Gram matrices may take
 
 
-def pays(module: nn.Module, *, uses: int, positions: int, losses: int, prefixes: bool) -> bool:
+def pays(module: Any, *, uses: int, positions: int, losses: int, prefixes: bool) -> bool:
     """Whether fewer products are needed this way for so many losses, each on all uses, or on the first ones
     (``prefixes``), whose number then grows from one loss to the next."""
     if not (isinstance(module, CONV) and len(module.kernel_size) == 2 and module.groups == 1):
@@ -30,7 +32,7 @@ def pays(module: nn.Module, *, uses: int, positions: int, losses: int, prefixes:
     return fewer and rows <= _ROOM * module.in_channels
 
 
-def of_inputs(x: Tensor, module: nn.Module, padding: tuple[int, ...]) -> Tensor:
+def of_inputs(x: Tensor, module: Any, padding: Any) -> Tensor:
     """X X^T of each example, (n, a, a), for x (n, S, C, H, W)."""
     found = []
     for one in x:
