@@ -10,7 +10,7 @@ from snn_probe.results import Result
 
 CASES = {
     "vggsnn": ("VGGSNN half width 2x48x48, T=10", vgg_case, (4, 8)),
-    "resnet19": ("ResNet-19 half width 3x32x32, T=10", resnet_case, (4, 8)),
+    "resnet19": ("ResNet-19 half width 3x32x32, T=10", resnet_case, (2, 4)),
     "tiny": ("tiny on event-digits, T=10", tiny_case, (4, 64)),
 }
 ERROR = (

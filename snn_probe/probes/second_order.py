@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from snn_probe.neurons import derivative, is_step, marked_as_spikes, running
 from snn_probe.pooling import fast_pools
+from snn_probe.probes.convolutions import twice_differentiable
 from snn_probe.probes.eval_norms import eval_norms
 
 
@@ -185,8 +186,9 @@ def _replaceable(module: nn.Module) -> bool:
 
 @contextmanager
 def second_order(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, its batch
-    norms as in :mod:`snn_probe.probes.eval_norms` and its 2x2 average pools as in :mod:`snn_probe.pooling`.
+    """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, its
+    convolutions, batch norms and 2x2 average pools as in :mod:`snn_probe.probes.convolutions`,
+    :mod:`snn_probe.probes.eval_norms` and :mod:`snn_probe.pooling`.
 
     SpikingJelly's other neurons run by its PyTorch reference: no fused kernel, in no reduced precision.
     """
@@ -203,7 +205,8 @@ def second_order(model: nn.Module) -> Iterator[None]:
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
         forms = [(module, partial(_forward, module)) for module in replaced]
-        with running([*forms, *eval_norms(model), *fast_pools(model)]):
+        forms += [*twice_differentiable(model), *eval_norms(model), *fast_pools(model)]
+        with running(forms):
             yield
     finally:
         for module, surrogate_function in surrogates:
