@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from numbers import Integral
 from pathlib import Path
@@ -269,6 +270,7 @@ def _not_strict(token: str) -> None:
     raise ValueError(f"{token} is not JSON")
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -276,8 +278,10 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout in which this package is tracked, and whether the package differs from it."""
+    """Commit of the checkout in which this package is tracked, and whether the package differs from it; asked once, as
+    the source that a process runs is what it has read."""
     redirecting = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     surroundings = {name: value for name, value in os.environ.items() if name not in redirecting}
 

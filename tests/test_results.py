@@ -338,19 +338,22 @@ def test_git_commit_of_the_package_and_of_nothing_else(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.setattr(results, "__file__", str(package / "results.py"))
-    assert results._git_state() == (None, None)  # no checkout
+    assert results._git_state.__wrapped__() == (None, None)  # no checkout
     in_checkout(tmp_path, "init")
     in_checkout(tmp_path, "commit", "--allow-empty", "-m", "other things")
-    assert results._git_state() == (None, None)  # a checkout of other things, as around a virtual environment
+    assert results._git_state.__wrapped__() == (
+        None,
+        None,
+    )  # a checkout of other things, as around a virtual environment
     in_checkout(tmp_path, "add", "package")
     in_checkout(tmp_path, "commit", "-m", "package")
     commit = in_checkout(tmp_path, "rev-parse", "HEAD").stdout.strip()
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    assert results._git_state() == (commit, False)
+    assert results._git_state.__wrapped__() == (commit, False)
     (package / "__init__.py").write_text("changed = True")
-    assert results._git_state() == (commit, True)
+    assert results._git_state.__wrapped__() == (commit, True)
     monkeypatch.setenv("PATH", "")
-    assert results._git_state() == (None, None)  # no git
+    assert results._git_state.__wrapped__() == (None, None)  # no git
 
 
 def test_results_need_no_torch_and_the_package_needs_no_pandas():

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import derivative, is_step, marked_as_spikes, running
+from snn_probe.neurons import Forms, derivative, is_step, marked_as_spikes, running
 from snn_probe.pooling import fast_pools
 from snn_probe.probes.convolutions import twice_differentiable
 from snn_probe.probes.eval_norms import eval_norms
@@ -204,7 +204,7 @@ def second_order(model: nn.Module) -> Iterator[None]:
             module._neuron_precision = None
         for module, surrogate_function in surrogates:
             module.surrogate_function = _Plain(surrogate_function)
-        forms = [(module, partial(_forward, module)) for module in replaced]
+        forms: Forms = [(module, partial(_forward, module)) for module in replaced]
         forms += [*twice_differentiable(model), *eval_norms(model), *fast_pools(model)]
         with running(forms):
             yield
