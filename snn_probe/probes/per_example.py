@@ -23,12 +23,16 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from snn_probe.probes import gram
 from snn_probe.probes.layouts import BATCH_NORM, CONV, GROUP_NORM, LAYER_NORM, LINEAR, by_example, settled
+from snn_probe.probes.weight_norms import (
+    BLOCK,
+    convolution,
+    convolution_one_by_one,
+    linear,
+    numeric_padding,
+    sum_of_squares,
+)
 
 NORM = (*BATCH_NORM, *LAYER_NORM, *GROUP_NORM)
-
-_BLOCK = (
-    1 << 17
-)  # elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache
 
 
 @dataclass
@@ -91,7 +95,7 @@ def supported(module: nn.Module, names: list[str], model: nn.Module) -> bool:
     if any(user is not module for user in users):
         return False  # a tied parameter: its gradient is a sum over modules
     if isinstance(module, CONV):
-        return module.padding_mode == "zeros" and _padding(module) is not None
+        return module.padding_mode == "zeros" and numeric_padding(module) is not None
     return not isinstance(module, BATCH_NORM) or module.running_mean is not None
 
 
@@ -101,16 +105,6 @@ def _known_types() -> set[type]:
 
     plain = (*LINEAR, *CONV, *NORM)
     return {*plain, *(getattr(layer, kind.__name__) for kind in plain if hasattr(layer, kind.__name__))}
-
-
-def _padding(module: Any) -> tuple[int, ...] | None:
-    """A convolution's padding in numbers; None where it pads one side more than the other."""
-    if not isinstance(module.padding, str):
-        return tuple(module.padding)
-    pairs = list(zip(module.dilation, module.kernel_size, strict=True))
-    if module.padding == "valid":
-        return (0,) * len(pairs)
-    return None if any(d * (k - 1) % 2 for d, k in pairs) else tuple(d * (k - 1) // 2 for d, k in pairs)
 
 
 @contextmanager
@@ -169,7 +163,7 @@ class Contraction:
         used, pieces = list(known), [self._arrange(g) for g in known.values()]
         if self.kind is NORM:
             found = self._norm_gradients(used, pieces)
-            return torch.stack([_sum_of_squares(found[name]) for name in self.layer.selected]).sum(0)
+            return torch.stack([sum_of_squares(found[name]) for name in self.layer.selected]).sum(0)
         g = self._join(pieces)
         time = 1 if self._example_major else 0
         total = torch.zeros(g.shape[1 - time], dtype=torch.float64, device=g.device)
@@ -177,21 +171,21 @@ class Contraction:
             total += self._weight_norms(used, g, time)
         if "bias" in self.layer.selected:
             over = (time, 2) if self.kind is LINEAR else (time, *range(3, g.ndim))
-            total += _sum_of_squares(g.sum(over))
+            total += sum_of_squares(g.sum(over))
         return total
 
     def _weight_norms(self, used: list[int], g: Tensor, time: int) -> Tensor:
         """Of the weight of a linear layer or a convolution, (groups,)."""
         if self.kind is CONV and self._gram_pays(g):
             if self.gram is None:
-                self.gram = gram.of_inputs(self.inputs, self.layer.module, _padding(self.layer.module))
+                self.gram = gram.of_inputs(self.inputs, self.layer.module, numeric_padding(self.layer.module))
                 self.inputs = None  # its place is taken
             positions = math.prod(g.shape[3:])
             return gram.squared_norms(self._taken(self._taken(self.gram, used, 1, positions), used, 2, positions), g)
         x = self._taken(self.inputs, used, time)
         if self.kind is LINEAR:
-            return _linear(x, g)
-        return (_convolution_one_by_one if self._example_major else _convolution)(x, g, self.layer.module)
+            return linear(x, g)
+        return (convolution_one_by_one if self._example_major else convolution)(x, g, self.layer.module)
 
     def _gram_pays(self, g: Tensor) -> bool:
         steps, calls = self.axes[0], len(self.bounds) - 1
@@ -222,7 +216,7 @@ class Contraction:
     @property
     def _example_major(self) -> bool:
         """Large convolutions are contracted example by example, so each example's uses lie together: (n, S, ...)."""
-        return self.kind is CONV and 2 * self.layer.module.weight.numel() > _BLOCK
+        return self.kind is CONV and 2 * self.layer.module.weight.numel() > BLOCK
 
     def _join(self, pieces: list[Tensor]) -> Tensor:
         if self._example_major:
@@ -255,58 +249,3 @@ class Contraction:
             return F.group_norm(x.flatten(0, 1), norm.num_groups, eps=norm.eps).view_as(x)
         mean = norm.running_mean.detach().view(-1, 1)
         return (x - mean) * (norm.running_var.detach().view(-1, 1) + norm.eps).rsqrt()
-
-
-def _sum_of_squares(x: Tensor) -> Tensor:
-    """(n, ...) -> (n,), accumulated in float64."""
-    return x.flatten(1).square().sum(1, dtype=torch.float64)
-
-
-def _linear(x: Tensor, g: Tensor) -> Tensor:
-    """||sum_s g_s x_s^T||^2 per group; through the Gram matrices of the uses where those are smaller."""
-    x, g = (v.transpose(0, 1).flatten(1, 2) for v in (x, g))  # (n, S, C)
-    _, uses, inward = x.shape
-    outward = g.shape[2]
-    if uses * (inward + outward) < inward * outward:
-        return (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2), dtype=torch.float64)
-    size = max(1, _BLOCK // (inward * outward))
-    parts = [_sum_of_squares(torch.bmm(a.mT, b)) for a, b in zip(g.split(size), x.split(size), strict=True)]
-    return torch.cat(parts)
-
-
-def _convolution(x: Tensor, g: Tensor, module: Any) -> Tensor:
-    """Weight gradients of n groups at once: one grouped convolution whose groups are the examples, summed over uses.
-
-    x (S, n, C, *space), g (S, n, O, *space): with n folded into the channels, the ordinary weight gradient of a
-    convolution with n * ``groups`` groups is the per-example gradient, and its batch axis S is the sum over uses.
-    """
-    size = max(1, _BLOCK // module.weight.numel())
-    parts = []
-    for a, b in zip(x.split(size, dim=1), g.split(size, dim=1), strict=True):
-        n = a.shape[1]
-        gradient = _weight_gradient(a.flatten(1, 2).contiguous(), b.flatten(1, 2).contiguous(), module, copies=n)
-        parts.append(_sum_of_squares(gradient.view(n, -1)))
-    return torch.cat(parts)
-
-
-def _convolution_one_by_one(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
-    """The same from x (n, S, C, *space) and g (n, S, O, *space), one group after the other."""
-    return torch.cat([_sum_of_squares(_weight_gradient(a, b, module).view(1, -1)) for a, b in zip(x, g, strict=True)])
-
-
-def _weight_gradient(x: Tensor, g: Tensor, module: Any, *, copies: int = 1) -> Tensor:
-    shape = (copies * module.weight.shape[0], *module.weight.shape[1:])
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        g,
-        x,
-        module.weight.new_empty(shape),
-        None,
-        module.stride,
-        _padding(module),
-        module.dilation,
-        False,
-        [0] * len(module.kernel_size),
-        copies * module.groups,
-        [False, True, False],
-    )
-    return gradient
