@@ -15,6 +15,7 @@ from typing import Any
 from snn_probe import __version__
 from snn_probe.attempts import SECONDS, Outcome, attempt
 from snn_probe.conflicts import TORCH_FAMILY, Problem, conflicts, family_fix, installed_place, installed_version, needed
+from snn_probe.free_memory import of_main_memory
 
 REQUIRED = {
     "numpy": "numpy", "scipy": "scipy", "pandas": "pandas", "matplotlib": "matplotlib", "seaborn": "seaborn",
@@ -154,15 +155,14 @@ def _cpu(outcomes: dict[str, Outcome]) -> dict[str, Any]:
     """Cores this process may use, threads of torch (None where it does not load), memory in bytes where known."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = _value(outcomes, "devices")
-    memory, free = _memory("SC_PHYS_PAGES"), _memory("SC_AVPHYS_PAGES")
     return {
         "device": "cpu", "name": platform.processor() or platform.machine(), "cores": cores,
-        "threads": devices and devices["threads"], "memory": memory, "free": free,
+        "threads": devices and devices["threads"], "memory": _memory(), "free": of_main_memory(),
     }  # fmt: skip
 
 
-def _memory(pages: str) -> int | None:
+def _memory() -> int | None:
     try:
-        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on this system
         return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # late: the diagnosis of a broken installation asks here too
 
 UNKNOWN = 4e9  # bytes, where the system does not say
 
@@ -19,7 +21,11 @@ _GROUPS = {  # version of the control groups: their folder, limit, use, and what
 def free_bytes(device: torch.device) -> float:
     """Of the device's memory, in bytes; on the CPU with what the file cache holds and would give up, and within what a
     scheduler or a container allows this process."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else of_main_memory()
+    if device.type != "cuda":
+        return of_main_memory()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def of_main_memory(root: Path = Path("/")) -> float:
