@@ -118,13 +118,15 @@ def _forward(neuron: Any, current: Tensor) -> Tensor:
 
 def marked_as_spikes(spikes: Tensor) -> Tensor:
     """The same tensor, so that :func:`known_as_spikes` holds until it is changed in place."""
-    spikes._snn_probe_spikes = spikes._version  # type: ignore[attr-defined]
+    if not spikes.is_inference():  # those count no changes
+        spikes._snn_probe_spikes = spikes._version  # type: ignore[attr-defined]
     return spikes
 
 
 def known_as_spikes(tensor: Tensor) -> bool:
     """Whether a neuron of this package gave it, as zeros and ones."""
-    return getattr(tensor, "_snn_probe_spikes", None) == tensor._version
+    version = getattr(tensor, "_snn_probe_spikes", None)
+    return version is not None and version == tensor._version
 
 
 def replaceable(module: nn.Module) -> bool:

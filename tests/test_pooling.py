@@ -127,6 +127,17 @@ def test_wrong_axes_are_refused_as_before():
         pool(torch.randn(2, 3, 4, 4))
 
 
+def test_in_inference_mode():
+    model = networks.convolutional(None).eval()
+    x, _ = networks.examples(4, None)
+    expected = model(x)
+    with torch.inference_mode():
+        steps = model.unrolled(x)
+        with fast_training(model):
+            whole = model(x)
+    assert torch.allclose(torch.stack(steps), expected) and torch.equal(whole, expected)
+
+
 def test_a_training_step_has_the_same_bits():
     model = networks.convolutional(None)
     x, _ = networks.examples(4, None)
