@@ -37,13 +37,18 @@ def _is_quarter(module: Any) -> bool:
 
 
 def _forward(pool: Any, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """PyTorch's own where it is fast (CUDA, channels last), sums in another way (short floats) or is compiled, and where
-    products of matrices are not to be in full precision."""
+    """PyTorch's own where it is fast (CUDA, channels last), sums in another way (short floats), refuses or is compiled,
+    and where products of matrices are not to be in full precision."""
     axes = (5,) if getattr(pool, "step_mode", "s") == "m" else (3, 4)
     plain = x.ndim in axes and x.is_contiguous() and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
-    if not plain or torch.compiler.is_compiling() or torch.get_float32_matmul_precision() != "highest":
+    if not plain or min(x.shape[-2:]) < 2 or torch.compiler.is_compiling() or _shortened():
         return original(x)
     return _Pool.apply(x, known_as_spikes(x))
+
+
+def _shortened() -> bool:
+    """Whether products of float32 matrices are made in fewer digits."""
+    return torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled("cpu")
 
 
 class _Pool(torch.autograd.Function):
@@ -53,8 +58,9 @@ class _Pool(torch.autograd.Function):
     def forward(ctx, x, in_any_order):
         ctx.size = height, width = x.shape[-2:]
         if in_any_order and not (height % 2 or width % 2):
-            pooled = x.reshape(-1, 2 * width) @ _quarters(width, x.dtype)
-            return pooled.view(*x.shape[:-2], height // 2, width // 2)
+            pooled = x.new_empty(*x.shape[:-2], height // 2, width // 2)  # no view, which must not be changed in place
+            torch.mm(x.reshape(-1, 2 * width), _quarters(width, x.dtype), out=pooled.view(-1, width // 2))
+            return pooled
         top, bottom = (x[..., row : height // 2 * 2 : 2, : width // 2 * 2] for row in (0, 1))
         return (top[..., 0::2] + top[..., 1::2]).add_(bottom[..., 0::2]).add_(bottom[..., 1::2]).mul_(0.25)
 
@@ -69,8 +75,9 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gradient, height, width):
         rows, columns = gradient.shape[-2:]
-        spread = gradient.reshape(-1, columns) @ _quarters(2 * columns, gradient.dtype).t()
-        spread = spread.view(*gradient.shape[:-2], 2 * rows, 2 * columns)
+        spread = gradient.new_empty(*gradient.shape[:-2], 2 * rows, 2 * columns)
+        quarters = _quarters(2 * columns, gradient.dtype)
+        torch.mm(gradient.reshape(-1, columns), quarters.t(), out=spread.view(-1, 4 * columns))
         missing = (0, width % 2, 0, height % 2)
         return nn.functional.pad(spread, missing) if any(missing) else spread
 

@@ -1,5 +1,7 @@
 """Batch norm in closed form: PyTorch's bits, its first and second derivatives, and which layers are left alone."""
 
+import copy
+
 import pytest
 import torch
 from spikingjelly.activation_based import layer
@@ -81,6 +83,23 @@ def test_directions_of_some_gradients_alone(case):
         found = products()
     for a, b in zip(expected, found, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12 * float(a.abs().max()))
+
+
+def test_a_large_mean_loses_no_more_digits_than_in_pytorch():
+    norm = nn.BatchNorm2d(3).eval()
+    norm.running_mean.fill_(1000.0)
+    generator = torch.Generator().manual_seed(0)
+    x, g, p = (torch.randn(shape, generator=generator) for shape in ((8, 3, 4, 4), (8, 3, 4, 4), (3,)))
+
+    def product(norm, x, g, p):
+        x, g = (x + 1000.0).requires_grad_(), g.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(norm(x), norm.weight, g, create_graph=True)
+        return torch.autograd.grad(gradient, g, p)[0]
+
+    exact = product(copy.deepcopy(norm).double(), (x + 1000.0).double() - 1000.0, g.double(), p.double())
+    with running(eval_norms(norm)):
+        found = product(norm, x, g, p)
+    assert (found - exact).norm() < 1e-6 * exact.norm()
 
 
 @pytest.mark.parametrize(

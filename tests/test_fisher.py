@@ -95,6 +95,38 @@ class Swapped(nn.Module):
         return self.net(x.transpose(0, 1))
 
 
+class Cancelling(nn.Module):
+    """Inputs that are nearly one large number, and outputs from which the norm takes their mean: what the many terms
+    of the Gram matrices add up to is small beside them."""
+
+    def __init__(self, offset):
+        super().__init__()
+        torch.manual_seed(0)
+        self.offset = offset
+        self.conv, self.norm, self.head = nn.Conv2d(96, 96, 3), nn.GroupNorm(96, 96), nn.Linear(96, 3)
+
+    def forward(self, x):
+        x = self.offset + 0.1 * x.transpose(0, 1).relu()
+        steps = [self.head(self.norm(self.conv(one)).tanh().flatten(2)[..., 0]) for one in x]
+        return torch.stack(steps)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_gram_matrices_that_lose_digits_are_left_alone(monkeypatch, offset):
+    sound = []
+    original = gram.squared_norms
+    monkeypatch.setattr(gram, "squared_norms", lambda *args: sound.append(original(*args)) or sound[-1])
+    x, y = torch.randn(6, 3, 96, 5, 5, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    found = fisher_trace(Cancelling(offset), batches(x, y, 3, 3))
+    kept = [one for _, one in sound]
+    assert all(kept) if offset == 0 else not any(kept)
+    assert len(kept) >= (7 if offset == 0 else 1)
+    exact = fisher_trace(Cancelling(offset).double(), batches(x.double(), y, 3, 3))
+    assert found.settings["looped_layers"] == []
+    ours, double = (one.table.query("layer == 'conv'")["trace"].to_numpy() for one in (found, exact))
+    assert abs(ours / double - 1).max() < 3e-5
+
+
 def test_gram_matrices_pay_where_positions_are_few():
     """The products counted here by hand, for VGGSNN at half width: 10 losses of prefixes of 10 timesteps."""
     conv = nn.Conv2d(256, 256, 3, padding=1)

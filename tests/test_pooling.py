@@ -127,6 +127,33 @@ def test_wrong_axes_are_refused_as_before():
         pool(torch.randn(2, 3, 4, 4))
 
 
+def test_what_a_pool_gives_may_be_changed_in_place():
+    pool, x = layer.AvgPool2d(2), torch.randn(2, 3, 4, 4)
+    spikes = (x > 0).float().requires_grad_()
+
+    def run(x):
+        y = nn.functional.relu(pool(x).add_(-0.1), inplace=True)
+        return torch.autograd.grad(y.square().sum(), spikes, create_graph=True)[0]
+
+    expected = run(spikes * 1)
+    with running(fast_pools(pool)):
+        found = run(marked_as_spikes(spikes * 1))
+        found.detach().add_(0)
+    assert torch.equal(found, expected)
+
+
+def test_too_small_images_are_refused_as_before():
+    pool = layer.AvgPool2d(2)
+    with running(fast_pools(pool)), pytest.raises(RuntimeError, match="too small"):
+        pool(torch.randn(2, 3, 1, 4))
+
+
+def test_under_autocast_values_keep_their_dtype():
+    pool, x = layer.AvgPool2d(2), examples((2, 3, 4, 4), "spikes")
+    with running(fast_pools(pool)), torch.autocast("cpu", torch.bfloat16):
+        assert pool(x).dtype == torch.float32
+
+
 def test_in_inference_mode():
     model = networks.convolutional(None).eval()
     x, _ = networks.examples(4, None)

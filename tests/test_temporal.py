@@ -43,6 +43,10 @@ BROKEN = {
     "state": (lambda m, z, x: z + m.calls, r"state is carried over between calls; reset it at the start of forward"),
     "state of every second call": (lambda m, z, x: z + m.calls % 2, r"state is carried over between calls"),
     "state of every third call": (lambda m, z, x: z + 1.0 * (m.calls % 3 == 1), r"state is carried over between calls"),
+    "state while a graph is made": (
+        lambda m, z, x: z + m.calls * torch.is_grad_enabled(),
+        r"state is carried over between calls",
+    ),
     "noise": (
         lambda m, z, x: z + torch.randn_like(z),
         r"depend on the random state even in eval mode; remove the noise",
@@ -327,6 +331,34 @@ def test_neurons_that_lose_their_surrogate_gradient_in_eval_mode():
     with pytest.raises(ValueError, match=sentence):
         check_temporal(model, X)
     assert same(before, snapshot(model))
+
+
+def test_a_forward_that_takes_a_gradient_of_its_own_passes():
+    def change(model, z, x):
+        (gradient,) = torch.autograd.grad(z.logsumexp(-1).sum(), z, create_graph=True)
+        return z + gradient
+
+    assert check_temporal(Model(change), X) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_state_of_the_batch_is_called_a_state(count):
+    """Whatever the number of examples: a smaller batch would not fit to the state of a larger one."""
+
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.v = nn.Linear(6, 4), 0.0
+
+        def forward(self, x):
+            steps = []
+            for one in x.transpose(0, 1):
+                self.v = 0.5 * self.v + self.linear(one)
+                steps.append(self.v)
+            return torch.stack(steps)
+
+    with pytest.raises(ValueError, match="state is carried over between calls"):
+        check_temporal(Kept(), X[:count])
 
 
 def test_a_spikingjelly_network_without_reset_is_caught_and_with_it_passes():

@@ -84,10 +84,11 @@ class _Gradient(torch.autograd.Function):
         none, one = torch.zeros_like(mean), torch.ones_like(mean)
         for_g = for_x = for_weight = None
         if ctx.needs_input_grad[0]:
-            constant = (none if q is None else q) - (none if p is None else p * r * mean)
+            constant = none if q is None else q
             for_g = constant[_channels(g)].expand_as(g) if u is None else _affine(u, weight * r, constant, none, one)
             if p is not None:
-                for_g = torch.addcmul(for_g, x, (p * r)[_channels(x)])
+                centred = x - mean[_channels(x)]  # first, or what is left of a large mean has few digits
+                for_g = torch.addcmul(for_g, centred, (p * r)[_channels(x)])
         second, third = ctx.needs_input_grad[1] and p is not None, ctx.needs_input_grad[2] and u is not None
         if second or third:
             scale = one if p is None else p * r

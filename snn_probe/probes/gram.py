@@ -18,6 +18,7 @@ from torch import Tensor
 from snn_probe.probes.layouts import CONV
 
 _ROOM = 8  # times the inputs' memory that the Gram matrices may take
+_LOST = 1e-5  # relative error that rounding may bring, at the most
 
 
 def pays(module: Any, *, uses: int, positions: int, losses: int, prefixes: bool) -> bool:
@@ -42,7 +43,11 @@ def of_inputs(x: Tensor, module: Any, padding: Any) -> Tensor:
     return torch.stack(found)
 
 
-def squared_norms(gram: Tensor, g: Tensor) -> Tensor:
-    """(n,) in float64, for g (n, S, O, H, W) and the rows and columns of ``gram`` that belong to its uses."""
+def squared_norms(gram: Tensor, g: Tensor) -> tuple[Tensor, bool]:
+    """(n,) in float64, for g (n, S, O, H, W) and the rows and columns of ``gram`` that belong to its uses; and whether
+    the terms of the sum cancel so little that their rounding is no matter."""
     rows = g.flatten(3).transpose(2, 3).flatten(1, 2)  # (n, a, O)
-    return (torch.bmm(rows, rows.mT) * gram).sum((1, 2), dtype=torch.float64)
+    terms = torch.bmm(rows, rows.mT).mul_(gram)
+    found = terms.sum((1, 2), dtype=torch.float64)
+    most = _LOST / torch.finfo(g.dtype).eps
+    return found, bool((terms.abs_().sum((1, 2), dtype=torch.float64) <= most * found).all())

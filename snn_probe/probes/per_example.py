@@ -47,6 +47,7 @@ class Layer:
     edges: list[GradientEdge] = field(default_factory=list)
     layout: str = ""  # how its uses order time and examples, one of LAYOUTS
     event: int = 0  # how many of the last axes are one event's: channels and space
+    cancels: bool = False  # so that Gram matrices, found to lose digits, are left alone
 
     def settle(self, gradients: tuple[Tensor | None, ...], *, num_steps: int, num_examples: int) -> None:
         """Find layout and event, from output gradients of a loss of the first example alone (see ``settled``)."""
@@ -179,9 +180,12 @@ class Contraction:
         if self.kind is CONV and self._gram_pays(g):
             if self.gram is None:
                 self.gram = gram.of_inputs(self.inputs, self.layer.module, numeric_padding(self.layer.module))
-                self.inputs = None  # its place is taken
             positions = math.prod(g.shape[3:])
-            return gram.squared_norms(self._taken(self._taken(self.gram, used, 1, positions), used, 2, positions), g)
+            taken = self._taken(self._taken(self.gram, used, 1, positions), used, 2, positions)
+            found, sound = gram.squared_norms(taken, g)
+            if sound:
+                return found
+            self.layer.cancels, self.gram = True, None
         x = self._taken(self.inputs, used, time)
         if self.kind is LINEAR:
             return linear(x, g)
@@ -189,12 +193,16 @@ class Contraction:
 
     def _gram_pays(self, g: Tensor) -> bool:
         steps, calls = self.axes[0], len(self.bounds) - 1
-        return self._example_major and gram.pays(
-            self.layer.module,
-            uses=self.bounds[-1],
-            positions=math.prod(g.shape[3:]),
-            losses=steps,
-            prefixes=calls == steps,
+        return (
+            not self.layer.cancels
+            and self._example_major
+            and gram.pays(
+                self.layer.module,
+                uses=self.bounds[-1],
+                positions=math.prod(g.shape[3:]),
+                losses=steps,
+                prefixes=calls == steps,
+            )
         )
 
     def _taken(self, x: Tensor, used: list[int], axis: int, each: int = 1) -> Tensor:
