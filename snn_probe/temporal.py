@@ -98,9 +98,8 @@ def check_temporal(
         num_steps = getattr(model, "num_steps", None)
     with probing(model):
         logits = _first(model, inputs)
-        other = _seeded(
-            model, inputs, 1
-        )  # at once: many layers forget their state where the number of examples changes
+        # at once, with as many examples: many layers forget their state where that number changes
+        other = _seeded(model, inputs, 1)
         _check_rank(model, logits)
         _check_repeatable(model, logits, other, inputs)
         _check_shape(model, logits, inputs, num_steps, num_classes)
