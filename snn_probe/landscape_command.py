@@ -229,6 +229,7 @@ def _slice(
     from snn_probe.probes import loss_slice
     from snn_probe.progress import Progress
     from snn_probe.results import save
+    from snn_probe.unfinished import or_anew
 
     def with_way(result):
         return replace(result, settings={**result.settings, **way.settings()})
@@ -246,13 +247,7 @@ def _slice(
         )  # fmt: skip
 
     known, elsewhere = _found_before(job.path, partial, shard)
-    try:
-        found = measured(known)
-    except ValueError as error:
-        if known is None or not str(error).startswith("resume was measured with other"):
-            raise
-        found = measured(None)
-    return with_way(found)
+    return with_way(or_anew(measured, known))
 
 
 def _found_before(path: Path, partial: Path, shard: tuple[int, int] | None) -> tuple[Any, dict[str, Any]]:

@@ -28,6 +28,7 @@ from snn_probe.run_folder import RunFolder
 from snn_probe.study_probes import measure
 from snn_probe.system import resolved, with_stages
 from snn_probe.training import train
+from snn_probe.unfinished import SUFFIX, files, result_of
 
 KEEP = ("nothing", "probed", "all")
 
@@ -104,8 +105,10 @@ def perform(work: Work, where: Where) -> Iterator[Step]:
         began = time.perf_counter()
         if held[0] != wanted.epoch:
             held = wanted.epoch, load(run.checkpoint("epoch", wanted.epoch))
-        result = measure(wanted, held[1], data_root=where.data_root, device=where.device)
-        save(result, below(where.folder, wanted.path))
+        path = below(where.folder, wanted.path)
+        save(measure(wanted, held[1], data_root=where.data_root, device=where.device, path=path), path)
+        for file in files(path):
+            file.unlink()
         yield Step(wanted.path, time.perf_counter() - began)
     tidy(work.task, where)
 
@@ -154,6 +157,9 @@ def sweep(folder: Path, tasks: list[Task]) -> list[str]:
         if not isinstance(one, Measurement) or not result_is_fresh(folder, one):
             path.unlink()
             removed.append(name)
+    for path in folder.glob(f"results/*/*{SUFFIX}"):
+        if result_of(path).exists() or result_of(path).relative_to(folder).as_posix() not in wanted:
+            path.unlink()
     for path in sorted(folder.glob("runs/*")):
         name = path.relative_to(folder).as_posix()
         one = wanted.get(name)

@@ -34,14 +34,18 @@ from snn_probe.own_objective import own_objective
 from snn_probe.plan import Measurement
 from snn_probe.recipe_probes import ALL, Probe
 from snn_probe.results import Result
+from snn_probe.unfinished import continued
 
 _TIMED = ("date", "seconds")
 
 
-def measure(wanted: Measurement, checkpoint: Checkpoint, *, data_root: Path | None, device: str) -> Result:
+def measure(
+    wanted: Measurement, checkpoint: Checkpoint, *, data_root: Path | None, device: str, path: Path | None = None
+) -> Result:
     """The result of one measurement, with what makes it in its source and without anything that differs between two
-    runs of the same program: dates and seconds are in the study's own record."""
-    found = measure_probe(wanted.probe, checkpoint, data_root=data_root, device=device)
+    runs of the same program: dates and seconds are in the study's own record. ``path`` is where it will be saved;
+    slices of the loss keep their points beside it as they come (:mod:`snn_probe.unfinished`)."""
+    found = measure_probe(wanted.probe, checkpoint, data_root=data_root, device=device, path=path)
     card = {
         **checkpoint.card,
         "metrics": _without_times(checkpoint.card["metrics"]),
@@ -53,14 +57,22 @@ def measure(wanted: Measurement, checkpoint: Checkpoint, *, data_root: Path | No
 
 
 def measure_probe(
-    probe: Probe, checkpoint: Checkpoint, *, data_root: Path | None, device: str, most: int | None = None
+    probe: Probe,
+    checkpoint: Checkpoint,
+    *,
+    data_root: Path | None,
+    device: str,
+    most: int | None = None,
+    path: Path | None = None,
 ) -> Result:
-    """The probe on its examples, at most ``most`` of them."""
+    """The probe on its examples, at most ``most`` of them; ``path`` as in :func:`measure`."""
     model = build_model(checkpoint).to(own_device(device))
     data = examples(probe, checkpoint.config, checkpoint.stage, data_root, most)
     own = checkpoint.stage.objective()
 
     def measured(at_once: int) -> Result:
+        if probe.kind in _SLICES:
+            return _SLICES[probe.kind](model, batches(data, at_once), own, dict(probe.options), path)
         return _MEASURES[probe.kind](model, batches(data, at_once), own, dict(probe.options))
 
     found = halving(measured, min(probe.batch_size, len(data)), probe.name)
@@ -110,25 +122,25 @@ def _density(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> 
     return probes.hessian_density(model, data, _objective(options.pop("objective"), own), **options)
 
 
-def _landscape(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> Result:
+def _landscape(model: nn.Module, data: Any, own: Any, options: dict[str, Any], path: Path | None) -> Result:
     """Slices along several directions in one table, told apart by its column directions."""
     losses, alphas = [_objective(name, own) for name in options["objectives"]], _axis(options)
     seeds = range(options["seed"], options["seed"] + options["num_directions"])
-    found = [probes.loss_slice(model, data, losses, alphas=alphas, seed=seed) for seed in seeds]
+    found = [continued(path, seed, model, data, losses, alphas=alphas, seed=seed) for seed in seeds]
     table = pd.concat([one.table.assign(directions=one.settings["directions"]) for one in found], ignore_index=True)
     return replace(found[0], table=table, settings={**found[0].settings, "num_directions": len(found)})
 
 
-def _plane(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> Result:
-    losses, axis = [_objective(name, own) for name in options["objectives"]], _axis(options)
-    return probes.loss_slice(model, data, losses, alphas=axis, betas=axis, seed=options["seed"])
+def _plane(model: nn.Module, data: Any, own: Any, options: dict[str, Any], path: Path | None) -> Result:
+    losses, axis, seed = [_objective(name, own) for name in options["objectives"]], _axis(options), options["seed"]
+    return continued(path, seed, model, data, losses, alphas=axis, betas=axis, seed=seed)
 
 
-def _eigenslice(model: nn.Module, data: Any, own: Any, options: dict[str, Any]) -> Result:
+def _eigenslice(model: nn.Module, data: Any, own: Any, options: dict[str, Any], path: Path | None) -> Result:
     """Loss along the unit top eigenvector, beside the eigenvalue that surrogate derivatives promise there."""
     loss = _objective(options["objective"], own)
     top, (vector,) = probes.hessian_eigenvectors(model, data, loss, k=1, tol=options["tol"], seed=options["seed"])
-    found = probes.loss_slice(model, data, [loss], alphas=_axis(options), directions=vector)
+    found = continued(path, options["seed"], model, data, [loss], alphas=_axis(options), directions=vector)
     row = top.table.iloc[0]
     table = found.table.assign(eigenvalue=row["eigenvalue"], converged=bool(row["converged"]))
     said = {"directions": "top eigenvector of the Hessian, spiking forward", "operator": "hessian",
@@ -154,13 +166,12 @@ _MEASURES: dict[str, Callable[..., Result]] = {
     "eigenvalues": _eigenvalues,
     "hessian_trace": _trace,
     "density": _density,
-    "landscape": _landscape,
-    "plane": _plane,
-    "eigenslice": _eigenslice,
     "gradients": _gradients,
     "timesteps": _timesteps,
     "activity": _activity,
 }
+_SLICES: dict[str, Callable[..., Result]] = {"landscape": _landscape, "plane": _plane, "eigenslice": _eigenslice}
+"""These take a long time point by point, and also where their points may be kept."""
 
 
 def _axis(options: Mapping[str, Any]) -> list[float]:

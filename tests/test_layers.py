@@ -16,7 +16,7 @@ LAYERS = {
     "gradient_path": 0, "own": 0, "own_objective": 0, "own_network": 1, "subjects": 3, "feeding": 0, "states": 0, "spikingjelly_adapter": 0, "snntorch_adapter": 0, "weights": 0, "paired": 0, "folder_lock": 0,
     "document": 0, "report_words": 0, "activity_figures": 1, "effect_figure": 1, "study_panels": 1, "study_numbers": 2,
     "study_maps": 2, "study_figures": 3, "report": 3, "conclusion": 3, "recipe_probes": 2, "recipe": 3,
-    "plan": 4, "study_probes": 5, "products": 6, "estimate": 7, "workers": 7, "study": 8, "reproduce_command": 9,
+    "unfinished": 2, "plan": 4, "study_probes": 5, "products": 6, "estimate": 7, "workers": 7, "study": 8, "reproduce_command": 9,
     "report_command": 9,
     "quantities": 1, "comparisons": 1, "claims": 1,
     "figure_style": 0, "lif": 0, "multistep_neurons": 0, "penalty": 0, "compiling": 1, "sharing": 0, "distributed": 0, "evaluation": 1, "presets": 1,

@@ -20,7 +20,7 @@ from snn_probe.flatness import flatness, flatness_spread
 from snn_probe.folder_lock import locked
 from snn_probe.objectives import SDT
 from snn_probe.plan import plan
-from snn_probe.probes import fisher_trace, hessian_eigenvalues
+from snn_probe.probes import fisher_trace, hessian_eigenvalues, landscape
 from snn_probe.products import Where
 from snn_probe.recipe import parse_recipe
 from snn_probe.results import load as load_result
@@ -261,6 +261,49 @@ def test_a_changed_recipe_redoes_only_what_depends_on_the_change(copy, tmp_path,
         assert after == contents(tmp_path / "anew")
     kept = {path for path in before if path.startswith("results/")} - set(measured)
     assert all(after[path] == before[path] for path in kept if path in after)
+
+
+@pytest.mark.parametrize("kind", ["landscape", "plane", "eigenslice"])
+def test_a_slice_that_was_interrupted_goes_on_with_its_points(copy, tmp_path, monkeypatch, kind):
+    folder, _ = copy
+    text = SMALL + "[probes." + kind + "]" + CURVED.partition("[probes." + kind + "]")[2].partition("[")[0]
+    measured, until = [], []
+
+    def counted(*arguments):
+        measured.append(arguments)
+        if len(measured) in until:
+            raise KeyboardInterrupt
+        return measure_point(*arguments)
+
+    measure_point = landscape.measure
+    monkeypatch.setattr(landscape, "measure", counted)
+    monkeypatch.setattr(study, "estimate", lambda *arguments: {})  # which measures a few points, too
+    do(text, tmp_path / "straight")
+    points = len(measured)
+    measured.clear()
+    until += [2, points // 2]
+    for _ in until:
+        with pytest.raises(KeyboardInterrupt):
+            do(text, folder)
+        assert list(folder.glob("results/*/*.unfinished"))
+    do(text, folder)
+    assert len(measured) == points + len(until)  # each interrupted point once more, no other
+    assert contents(folder / "results") == contents(tmp_path / "straight" / "results")
+
+
+def test_points_of_another_slice_or_of_none_are_not_taken(copy, tmp_path):
+    folder, _ = copy
+    text = SMALL + CURVED
+    do(text, folder)
+    before = contents(folder)
+    for path, other in zip(
+        paths("plane", 3), [b"{", *[p.read_bytes() for p in sorted(folder.glob("results/plane/*"))]], strict=False
+    ):
+        (folder / path).unlink()
+        (folder / path).with_name(Path(path).stem + ".0.unfinished").write_bytes(other)
+    (folder / "results/plane/gone-epoch0003.0.unfinished").write_text("{}")
+    do(text, folder)
+    assert contents(folder) == before
 
 
 def test_what_the_recipe_no_longer_has_is_removed(copy):

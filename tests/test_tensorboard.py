@@ -28,10 +28,11 @@ TAGS = {
 
 
 def events(folder):
-    """{tag: [(step, value), ...]} of all event files in a folder, in the order in which they were written."""
+    """{tag: [(step, value), ...]} of all event files in a folder, by step: files begun in the same second are read in
+    any order."""
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     found.Reload()
-    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return {tag: sorted((event.step, event.value) for event in found.Scalars(tag)) for tag in found.Tags()["scalars"]}
 
 
 def metrics(folder):
@@ -40,7 +41,7 @@ def metrics(folder):
 
 
 def assert_the_same(folder, board):
-    """Every number of metrics.csv is there once, in the order of epochs, and nothing else (float32, as it stores)."""
+    """Every number of metrics.csv is there once, and nothing else (float32, as it stores)."""
     rows, found = metrics(folder), events(board)
     assert set(found) == set(TAGS.values()) == {tag_of(name) for name in rows[0] if name != "epoch"}
     for name, tag in TAGS.items():
