@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from snn_probe.allocation import freed_memory_kept
 from snn_probe.gradient_path import check_gradient_path
+from snn_probe.multistep_neurons import fast_training
 from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
 from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
 from snn_probe.states import attributes_kept, random_states_kept, seed_all
@@ -92,11 +93,12 @@ def check_temporal(
     between calls, randomness, examples that influence each other, probabilities in place of logits, no gradient path,
     or one in training mode alone. Warns of trainable parameters without a gradient, and where a sigmoid ends
     the network, or inputs look like images whose channels are read as timesteps.
-    Runs under :func:`probing`, so it leaves no trace.
+    Runs under :func:`probing`, so it leaves no trace; SpikingJelly's LIFNode and IFNode with the same spikes in less
+    time (:mod:`snn_probe.multistep_neurons`).
     """
     if num_steps is None:
         num_steps = getattr(model, "num_steps", None)
-    with probing(model):
+    with probing(model), fast_training(model):
         logits = _first(model, inputs)
         # at once, with as many examples: many layers forget their state where that number changes
         other = _seeded(model, inputs, 1)

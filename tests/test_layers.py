@@ -30,7 +30,7 @@ LAYERS = {
 SAME_LAYER = {("multistep_neurons", "neurons"), ("forward_only", "multistep_neurons"), ("multistep_neurons", "pooling"), ("pooling", "neurons"), ("forward_only", "pooling"), ("spikingjelly_adapter", "pooling"), ("forward_only", "neurons"), ("objectives", "penalty"), ("checkpoint", "system"), ("training", "training_state"), ("training", "resuming"), ("resuming", "training_state"),
               ("progress", "interrupts"), ("folder_lock", "files"), ("weights", "files"), ("one_epoch", "training_state"), ("training", "one_epoch"),
               ("temporal", "spikingjelly_adapter"), ("temporal", "gradient_path"), ("temporal", "snntorch_adapter"),
-              ("temporal", "states"), ("spikingjelly_adapter", "feeding"), ("spikingjelly_adapter", "sharing"),
+              ("temporal", "states"), ("temporal", "multistep_neurons"), ("spikingjelly_adapter", "feeding"), ("spikingjelly_adapter", "sharing"),
               ("spikingjelly_adapter", "neurons"), ("snntorch_adapter", "feeding"), ("snntorch_adapter", "states"),
               ("time_figures", "activity_figures"), ("report", "study_figures"), ("conclusion", "report"),
               ("conclusion", "study_figures"), ("comparisons", "quantities"), ("claims", "quantities"), ("claims", "comparisons"),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_probe.forward_only import values_only
 from snn_probe.probes.copies import MOST, RANKS, Copied, copied, places_of
 from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported, uses_in_graph
 from snn_probe.probes.timesteps import check_logits
@@ -93,14 +94,15 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
         steps = forward(model, plan, inputs)
     check_logits(torch.stack([step.detach() for step in steps]), num_steps, labels)
     losses = read.losses(read.logits(steps)[-1], labels, None)
-    exact = parameter_norms(losses[: read.group_size].sum(), chosen, plan.owners, retain=True)
+    group = losses[: read.group_size].sum()
     counts = uses_in_graph(losses.sum(), chosen)
-    lone = list(edge_gradients(losses[0], layers, retain=True))  # in all layers before the next pass
-    summed = list(edge_gradients(losses.sum(), layers, retain=False))
+    # in all layers before the next pass
+    lone = list(edge_gradients(losses[0], layers, retain=True)) if read.group_size > 1 else None
+    exact, grouped = _both(group, chosen, plan.owners, layers)
     rounding = 1e-12 * sum(exact.values())
     plan.layers = [
         layer
-        for layer, first, gradients in zip(layers, lone, summed, strict=True)
+        for layer, first, gradients in zip(layers, lone or grouped, grouped, strict=True)
         if _used_by_itself_alone(plan.owners[layer.name], gradients, counts)
         and _close(layer, _contracted(layer, first, gradients, plan, n, read), exact[layer.name], rounding)
     ]
@@ -118,7 +120,7 @@ def _as_whole(model: nn.Module, inputs: Tensor, steps: tuple[Tensor, ...]) -> bo
     """
     if any(step.shape != steps[0].shape for step in steps):
         return False
-    with torch.no_grad():
+    with torch.no_grad(), values_only(model):
         whole, found = model(inputs), torch.stack(steps)
     if whole.shape != found.shape:
         return False
@@ -237,7 +239,11 @@ def edge_gradients(
 ) -> Iterator[tuple[Tensor | None, ...]]:
     """For each layer the gradients of ``loss`` at its edges, one per use or copy; each set is released when taken."""
     edges: list[Any] = [edge for layer in layers for edge in layer.edges]
-    found = list(torch.autograd.grad(loss, edges, retain_graph=retain, allow_unused=True)) if edges else []
+    found = torch.autograd.grad(loss, edges, retain_graph=retain, allow_unused=True) if edges else ()
+    return _by_layer(list(found), layers)
+
+
+def _by_layer(found: list[Tensor | None], layers: Sequence[Layer | Copied]) -> Iterator[tuple[Tensor | None, ...]]:
     found.reverse()
     for layer in layers:
         yield tuple(found.pop() for _ in layer.edges)
@@ -247,7 +253,18 @@ def parameter_norms(
     loss: Tensor, chosen: dict[str, Tensor], owners: dict[str, list[str]], *, retain: bool
 ) -> dict[str, float]:
     """Squared norm of the gradient by module, from automatic differentiation."""
-    names = [name for group in owners.values() for name in group]
-    gradients = torch.autograd.grad(loss, [chosen[n] for n in names], retain_graph=retain, allow_unused=True)
-    squared = {n: 0.0 if g is None else float(g.double().square().sum()) for n, g in zip(names, gradients, strict=True)}
-    return {module: sum(squared[name] for name in group) for module, group in owners.items()}
+    parameters = [chosen[name] for group in owners.values() for name in group]
+    return _norms(torch.autograd.grad(loss, parameters, retain_graph=retain, allow_unused=True), owners)
+
+
+def _norms(gradients: Sequence[Tensor | None], owners: dict[str, list[str]]) -> dict[str, float]:
+    squared = iter(0.0 if g is None else float(g.double().square().sum()) for g in gradients)
+    return {module: sum(next(squared) for _ in group) for module, group in owners.items()}
+
+
+def _both(loss: Tensor, chosen: dict[str, Tensor], owners: dict[str, list[str]], layers: Sequence[Layer]):
+    """:func:`parameter_norms`, and of all layers :func:`edge_gradients`, from one backward pass."""
+    parameters: list[Any] = [chosen[name] for group in owners.values() for name in group]
+    edges: list[Any] = [edge for layer in layers for edge in layer.edges]
+    found = torch.autograd.grad(loss, [*parameters, *edges], allow_unused=True)
+    return _norms(found[: len(parameters)], owners), list(_by_layer(list(found[len(parameters) :]), layers))

@@ -46,7 +46,7 @@ def convolution(x: Tensor, g: Tensor, module: Any) -> Tensor:
 
 def convolution_one_by_one(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
     """The same from x (n, S, C, *space) and g (n, S, O, *space), one group after the other."""
-    return torch.cat([sum_of_squares(_weight_gradient(a, b, module).view(1, -1)) for a, b in zip(x, g, strict=True)])
+    return torch.cat([sum_of_squares(_weight_gradient(a, b, module).reshape(1, -1)) for a, b in zip(x, g, strict=True)])
 
 
 def _weight_gradient(x: Tensor, g: Tensor, module: Any, *, copies: int = 1) -> Tensor:
