@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 
 from snn_probe.checkpoint import build_model, load
 from snn_probe.data import batches
-from snn_probe.figure_style import figure_bytes, style
-from snn_probe.files import write_atomically
+from snn_probe.drawing.style import figure_bytes, style
+from snn_probe.machine.files import write_atomically
 from snn_probe.measurement import examples
 from snn_probe.objectives import SDT
 from snn_probe.parameters import trainable

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
-from snn_probe import figures, probes, time_figures
+from snn_probe import probes
 from snn_probe.data import load
-from snn_probe.figure_style import Handles, add_legend, style
+from snn_probe.drawing import curves as figures
+from snn_probe.drawing import over_time as time_figures
+from snn_probe.drawing.style import Handles, add_legend, style
 from snn_probe.results import Result, combine, save
 from snn_probe.temporal import check_temporal, from_spikingjelly
 

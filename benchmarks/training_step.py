@@ -20,13 +20,13 @@ from released_step import ResNet19, loss_of, penalty_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from snn_probe.compiling import CompiledForward
 from snn_probe.data.augment import CropFlipCutout, draws
 from snn_probe.models import build
-from snn_probe.multistep_neurons import fast_training
+from snn_probe.neurons.multi_step import fast_training
 from snn_probe.objectives import TRT, trt_penalty
 from snn_probe.parameters import trainable
 from snn_probe.penalty import compiled_penalty
+from snn_probe.runs.compiling import CompiledForward
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 OBJECTIVE = TRT()

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.config import RunConfig, Stage
-from snn_probe.files import shortened, write_atomically
+from snn_probe.machine.files import shortened, write_atomically
 from snn_probe.own import is_own
+from snn_probe.own.weights import not_finite, plain_tensors, unpacks_to_more
 from snn_probe.system import build_network, network_of
-from snn_probe.weights import not_finite, plain_tensors, unpacks_to_more
 
 FORMAT = "snn_probe.checkpoint/1"
 

@@ -7,7 +7,7 @@ Each has the columns of its probe and arm ("sdt", "tet", "trt", "trt-l2": TRT wi
 strength, "tit", "switch"), group (which networks belong together, such as "150 examples"; or ""), seed, epoch and
 num_steps.
 
-How a verdict is reached, and with which rates, is said in :mod:`snn_probe.paired`.
+How a verdict is reached, and with which rates, is said in :mod:`snn_probe.verdicts.paired`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import comparisons as c
-from . import quantities as q
-from .comparisons import compared, lowest
-from .paired import Estimate, PerSeed, decide, difference, relative
-from .quantities import Missing, Tables
+from snn_probe.verdicts import comparisons as c
+from snn_probe.verdicts import quantities as q
+from snn_probe.verdicts.comparisons import compared, lowest
+from snn_probe.verdicts.paired import Estimate, PerSeed, decide, difference, relative
+from snn_probe.verdicts.quantities import Missing, Tables
 
 TET = "TET (Deng et al., ICLR 2022)"
 TRT = "TRT (Zhang, Xu, Tao, arXiv 2506.19256)"
@@ -49,7 +49,7 @@ class Claim:
     """A statement, who makes it, and the effect that decides it.
 
     measure(tables, *arms) gives the effect per seed, its sign such that positive is what the claim says: of two arms
-    the first one's quantity minus the second's. ``rule``: "more", "kept" or "always" of :mod:`snn_probe.paired`;
+    the first one's quantity minus the second's. ``rule``: "more", "kept" or "always" of :mod:`snn_probe.verdicts.paired`;
     ``smallest`` its m, in ``unit``. ``caveat`` goes into the note.
     """
 

@@ -10,18 +10,19 @@ from typing import Any
 import click
 
 from snn_probe import __version__
-from snn_probe.completion import completion
-from snn_probe.console import console
-from snn_probe.data_command import data
-from snn_probe.doctor_command import doctor
-from snn_probe.export_command import export
-from snn_probe.interrupts import listening
-from snn_probe.merge_command import merge
-from snn_probe.presets_command import presets
-from snn_probe.probe_commands import COMMANDS
-from snn_probe.report_command import report
-from snn_probe.reproduce_command import reproduce
-from snn_probe.train_command import train
+from snn_probe.commands.completion import completion
+from snn_probe.commands.data import data
+from snn_probe.commands.doctor import doctor
+from snn_probe.commands.export import export
+from snn_probe.commands.kinds import Inches
+from snn_probe.commands.merge import merge
+from snn_probe.commands.presets import presets
+from snn_probe.commands.probes import COMMANDS
+from snn_probe.commands.report import report
+from snn_probe.commands.reproduce import reproduce
+from snn_probe.commands.train import train
+from snn_probe.machine.console import console
+from snn_probe.machine.interrupts import listening
 
 EPILOG = (
     "Exit status: 0 done, 1 failed, 2 wrong usage, 130/143/138 interrupted (SIGINT, SIGTERM, SIGUSR1): what was saved is "
@@ -46,7 +47,9 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             said = " ".join(str(error).split())
-            if not isinstance(error, ValueError | OSError | RuntimeError):  # foreseen nowhere
+            if isinstance(error, ImportError):
+                said = f"{error.name or 'A package'} cannot be imported ({said}); snnprobe doctor says what is wrong."
+            elif not isinstance(error, ValueError | OSError | RuntimeError):  # foreseen nowhere
                 said = f"{type(error).__name__}: {said}; run snnprobe --debug for the traceback, and please report it."
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first speaks
                 click.echo(f"Error: {said}", err=True)
@@ -70,11 +73,11 @@ def main(ctx: click.Context, debug: bool, verbose: bool, quiet: bool) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="RESULT.json...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="FIG.pdf, FIG.png or FIG.svg.")
 @click.option("--figure", "name", help="Which figure, where there are several.  [the first]")
-@click.option("--width", default=3.25, show_default=True, type=click.FloatRange(min=1.0, max=20.0), help="In inches.")
+@click.option("--width", default="3.25in", show_default=True, type=Inches(), help="One column of a journal, or 6.75in.")
 def figure(files: tuple[Path, ...], out: Path, name: str | None, width: float) -> None:
     """Draw stored results, or the learning curves of runs (their folders or metrics.csv), without computing anew."""
-    from snn_probe.files import write_atomically
-    from snn_probe.gallery import draw, figure_bytes, figure_names, figure_options
+    from snn_probe.figures import draw, figure_bytes, figure_names, figure_options
+    from snn_probe.machine.files import write_atomically
 
     suffix = out.suffix.lstrip(".")
     if suffix not in ("pdf", "png", "svg"):
@@ -110,9 +113,9 @@ def _metrics(path: Path) -> Any:
     """A run's metrics.csv with the columns that tell the run, from its config.json."""
     import pandas as pd
 
-    from snn_probe.files import shortened
+    from snn_probe.machine.files import shortened
     from snn_probe.results import method_of
-    from snn_probe.run_folder import RunFolder
+    from snn_probe.runs.run_folder import RunFolder
 
     run = RunFolder(path if path.is_dir() else path.parent)
     config = run.read_config()
@@ -131,8 +134,8 @@ def _metrics(path: Path) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON instead, but no weights.")
 def show(file: Path, as_json: bool) -> None:
     """Say what a checkpoint, a result or a run's folder holds."""
+    from snn_probe.commands.show import describe, document
     from snn_probe.results import strict_json
-    from snn_probe.show import describe, document
 
     click.echo(strict_json(document(file)) if as_json else "\n".join(describe(file)))
 

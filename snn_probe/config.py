@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from snn_probe.lif import Neuron
+from snn_probe.neurons.lif import Neuron
 from snn_probe.objectives import OBJECTIVES
 from snn_probe.own import check_name, is_own
-from snn_probe.own_objective import own_objective
+from snn_probe.own.objective import own_objective
 
 AMP = ("off", "bf16", "fp16")
 OPTIMIZER_AT_START = ("restart", "continue")
@@ -50,6 +50,17 @@ class Stage:
         filled = _plain(self.method, self.hyperparameters) if is_own(self.method) else asdict(self.objective())
         object.__setattr__(self, "hyperparameters", filled)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dict; everything is written out, defaults included."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Stage":
+        """Inverse of :meth:`to_dict`; unknown keys are refused."""
+        if "epochs" not in _checked_keys("A stage", plain, cls):
+            raise ValueError("A stage does not say its epochs; give a whole number of at least 1.")
+        return cls(**plain)
+
     def objective(self):
         """The objective with these hyperparameters."""
         if is_own(self.method):
@@ -77,7 +88,7 @@ class RunConfig:
 
     ``method``, ``dataset`` and ``model`` may name code of the user's own, package.module:name (see :mod:`snn_probe.own`).
     ``weights``: SHA-256 of the weights that training begins from; None: they are drawn from the seed.
-    ``width``: scales every channel count of the network. ``neuron``: fields of :class:`snn_probe.lif.Neuron`; None is
+    ``width``: scales every channel count of the network. ``neuron``: fields of :class:`snn_probe.neurons.lif.Neuron`; None is
     the network's own. ``train_examples``: the first so many of the training split (None: all). ``eval_examples``: after each
     epoch the first so many of validation and of test are evaluated. ``augment``: the data set's augmentation of
     training inputs. ``image_size``, ``classes``: see :func:`snn_probe.data.describe`. ``amp``:
@@ -197,10 +208,15 @@ class RunConfig:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RunConfig":
         """Inverse of :meth:`to_dict`; unknown keys are refused."""
-        if not isinstance(plain, Mapping):
-            raise ValueError(f"The configuration is {type(plain).__name__}; give a JSON object.")
-        _known("The configuration", plain, cls)
-        return cls(**plain)
+        return cls(**_checked_keys("The configuration", plain, cls))
+
+
+def _checked_keys(what: str, plain: Any, kind: type) -> Mapping[str, Any]:
+    """``plain``; ValueError unless it is an object whose keys are fields of ``kind``."""
+    if not isinstance(plain, Mapping):
+        raise ValueError(f"{what} is {type(plain).__name__}; give a JSON object.")
+    _known(what, plain, kind)
+    return plain
 
 
 def _short(name: str) -> str:

@@ -64,7 +64,10 @@ def own_device(device: str) -> torch.device:
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if found.type == "cuda" and found.index >= torch.cuda.device_count():
-        raise ValueError(f"device is {str(found)!r}, but there are {torch.cuda.device_count()} CUDA devices.")
+        raise ValueError(
+            f"device is {str(found)!r}, but there are {torch.cuda.device_count()} CUDA devices; "
+            f"give cuda:0 to cuda:{torch.cuda.device_count() - 1}, or cuda."
+        )
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}; give cpu, cuda or cuda:N.")
     return found

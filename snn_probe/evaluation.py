@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snn_probe.forward_only import values_only
+from snn_probe.neurons.values_only import values_only
 from snn_probe.objectives import SDT
 from snn_probe.temporal import Batches, first_tensor, probing, spiking_layers
 

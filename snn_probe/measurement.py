@@ -9,7 +9,7 @@ from snn_probe.checkpoint import Checkpoint, build_model
 from snn_probe.config import RunConfig, Stage
 from snn_probe.distributed import own_device
 from snn_probe.own import is_own
-from snn_probe.own_network import check_own_network
+from snn_probe.own.network import check_own_network
 from snn_probe.results import Result
 from snn_probe.subjects import Subject
 from snn_probe.system import load_split

@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from .document import Block, Code, Heading, Items, Picture, Table, Text, to_html, to_markdown
-from .figure_style import looks
-from .files import read_json, read_text, shortened, write_atomically
-from .report_words import INTRODUCTION, LEDGER, arm_words, command, settings_words
-from .results import Result, load
-from .study_figures import FIGURES, StudyFigure
+from snn_probe.drawing.study_figures import FIGURES, StudyFigure
+from snn_probe.drawing.style import looks
+from snn_probe.machine.files import read_json, read_text, shortened, write_atomically
+from snn_probe.results import Result, load
+from snn_probe.writing.document import Block, Code, Heading, Items, Picture, Table, Text, to_html, to_markdown
+from snn_probe.writing.words import INTRODUCTION, LEDGER, arm_words, command, settings_words
 
 _SHOWN_CONFIG = ("dataset", "model", "width", "num_steps", "epochs", "batch_size", "learning_rate", "augment")
 _STUDY: Mapping[str, tuple[type, type]] = {  # what study.json holds: of which kind, and of which its entries are

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import __version__
-from .files import read_json, write_atomically
+from snn_probe import __version__
+from snn_probe.machine.files import read_json, write_atomically
 
 FORMAT = "snn_probe.result"
 VERSION = 1

@@ -1,7 +1,7 @@
 """A study: a recipe becomes runs, results, tables, figures, claims and a report in one folder.
 
     recipe.toml  study.json  runs/<arm>-<size>-seed<k>/  results/<probe>/<run>-epoch0005.json
-    claims.csv  claims.json  figures/  report.html  report.md       written by :mod:`snn_probe.conclusion`
+    claims.csv  claims.json  figures/  report.html  report.md       written by :mod:`snn_probe.studies.conclusion`
 
 Interrupted, it continues; a changed recipe redoes what depends on the change. The same recipe on the same machine gives
 the same results, claims and tables bit for bit, whatever was interrupted and however many processes there were. What
@@ -24,12 +24,14 @@ import pandas as pd
 import torch
 
 from snn_probe import own
-from snn_probe.conclusion import conclude
-from snn_probe.estimate import Cost, estimate, lines
-from snn_probe.files import check_room, read_json, read_text, write_atomically
-from snn_probe.folder_lock import locked
-from snn_probe.plan import Measurement, Run, Task, below, in_table_order, plan, products
-from snn_probe.products import (
+from snn_probe.machine.files import check_room, read_json, read_text, write_atomically
+from snn_probe.machine.folder_lock import locked
+from snn_probe.machine.progress import Progress
+from snn_probe.results import combine, environment, load
+from snn_probe.studies.conclusion import conclude
+from snn_probe.studies.estimate import Cost, estimate, lines
+from snn_probe.studies.plan import Measurement, Run, Task, below, in_table_order, plan, products
+from snn_probe.studies.products import (
     Step,
     Where,
     Work,
@@ -43,11 +45,9 @@ from snn_probe.products import (
     sweep,
     tidy,
 )  # fmt: skip
-from snn_probe.progress import Progress
-from snn_probe.recipe import Recipe, parse_recipe
-from snn_probe.results import combine, environment, load
+from snn_probe.studies.recipe import Recipe, parse_recipe
+from snn_probe.studies.workers import Held, portable, spread
 from snn_probe.system import network_of, resolved
-from snn_probe.workers import Held, portable, spread
 
 FORMAT = "snn_probe.study/1"
 RECIPE, RECORD = "recipe.toml", "study.json"
@@ -65,8 +65,9 @@ def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
     return _preview(recipe, tasks, works, _parts(works, _seconds(where.folder, tasks), where), where, jobs)
 
 
-def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None:
+def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1, **figures: Any) -> None:
     """Do all that is missing of the study ``name`` in ``where.folder``, in ``jobs`` processes; the plan is logged.
+    ``figures``: width and formats, as :func:`snn_probe.studies.conclusion.conclude` takes them.
 
     Raises ValueError for a folder that holds something else and for data that are missing, RuntimeError where another
     process is at work there or a run diverges, OSError when a file cannot be written. What was made before stays.
@@ -101,7 +102,7 @@ def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1) -> None
         for task in tasks:
             tidy(task, where)
         record(seconds, complete=True)
-        conclude(tables(where.folder), where.folder)
+        conclude(tables(where.folder), where.folder, **figures)
 
 
 def tables(folder: str | Path) -> dict[str, pd.DataFrame]:

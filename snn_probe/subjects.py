@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from snn_probe.checkpoint import Checkpoint, load, weights_digest
 from snn_probe.config import RunConfig
+from snn_probe.own.weights import load_into, read_weights
 from snn_probe.system import build_network, network_of, resolved
-from snn_probe.weights import load_into, read_weights
 
 DEFAULT_STEPS = 4
 

@@ -13,7 +13,7 @@ from snn_probe.data import DATASETS, FOLDERS, FRAMES, describe, exists, load
 from snn_probe.data.places import VARIABLE
 from snn_probe.models import MODELS, build
 from snn_probe.own import is_own
-from snn_probe.own_network import own_network
+from snn_probe.own.network import own_network
 
 DataRoot = str | Path | None
 

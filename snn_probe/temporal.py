@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.allocation import freed_memory_kept
-from snn_probe.gradient_path import check_gradient_path
-from snn_probe.multistep_neurons import fast_training
-from snn_probe.snntorch_adapter import from_snntorch as from_snntorch
-from snn_probe.spikingjelly_adapter import from_spikingjelly as from_spikingjelly
-from snn_probe.states import attributes_kept, random_states_kept, seed_all
+from snn_probe.adapters.gradient_path import check_gradient_path
+from snn_probe.adapters.snntorch import from_snntorch as from_snntorch
+from snn_probe.adapters.spikingjelly import from_spikingjelly as from_spikingjelly
+from snn_probe.adapters.states import attributes_kept, random_states_kept, seed_all
+from snn_probe.machine.allocation import freed_memory_kept
+from snn_probe.machine.precision import full_precision
+from snn_probe.neurons.multi_step import fast_training
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
@@ -59,7 +60,7 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
     """The context in which every probe runs.
 
     Inside, batch norm and dropout are in eval mode, spiking layers stay live (training flag on, unless they keep
-    running statistics of their own) and gradients can be taken. Afterwards, also after an exception, training flags,
+    running statistics of their own), gradients can be taken, and float32 keeps its digits on CUDA too (no TF32). Afterwards, also after an exception, training flags,
     buffers, ``requires_grad``, ``.grad``, membrane states, hooks and all other attributes of the modules, and the
     random states of torch, numpy and Python are what they were.
     """
@@ -67,6 +68,7 @@ def probing(model: nn.Module) -> Iterator[nn.Module]:
     devices = sorted({p.device.index for p, _, _ in parameters if p.device.type == "cuda"})
     with ExitStack() as stack:
         stack.enter_context(freed_memory_kept())
+        stack.enter_context(full_precision())
         stack.enter_context(random_states_kept(devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -94,7 +96,7 @@ def check_temporal(
     or one in training mode alone. Warns of trainable parameters without a gradient, and where a sigmoid ends
     the network, or inputs look like images whose channels are read as timesteps.
     Runs under :func:`probing`, so it leaves no trace; SpikingJelly's LIFNode and IFNode with the same spikes in less
-    time (:mod:`snn_probe.multistep_neurons`).
+    time (:mod:`snn_probe.neurons.multi_step`).
     """
     if num_steps is None:
         num_steps = getattr(model, "num_steps", None)

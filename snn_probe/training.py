@@ -22,16 +22,16 @@ from snn_probe.config import RunConfig
 from snn_probe.data import batches
 from snn_probe.distributed import dealing, own_device, rank, same_buffers, summed, together, world_size
 from snn_probe.evaluation import Evaluation, evaluate
-from snn_probe.interrupts import Interrupted, unbroken
-from snn_probe.one_epoch import Progress, one_epoch
+from snn_probe.machine.interrupts import Interrupted, unbroken
 from snn_probe.own import is_own
-from snn_probe.own_network import check_own_network, check_own_objective
-from snn_probe.resuming import last_checkpoint, take
-from snn_probe.run_folder import RunFolder
+from snn_probe.own.network import check_own_network, check_own_objective
+from snn_probe.own.weights import load_into, read_weights
+from snn_probe.runs.one_epoch import Progress, one_epoch
+from snn_probe.runs.resuming import last_checkpoint, take
+from snn_probe.runs.run_folder import RunFolder
+from snn_probe.runs.state import TrainingState
+from snn_probe.runs.step import ADVICE, TrainingDiverged, not_finite
 from snn_probe.system import DataRoot, load_split, network_of, resolved
-from snn_probe.training_state import TrainingState
-from snn_probe.training_step import ADVICE, TrainingDiverged, not_finite
-from snn_probe.weights import load_into, read_weights
 
 __all__ = ["Evaluation", "TrainingDiverged", "evaluate", "train"]
 
@@ -59,12 +59,12 @@ def train(
     ``resume`` continues from the last state saved exactly as if there had been no break (bit for bit on the CPU with the
     same number of threads and processes; the ``save_epochs`` given before still hold), or starts anew if the folder
     holds no run. States are saved after each epoch, every ten minutes within one, and when a signal asks for the end
-    (:mod:`snn_probe.interrupts`). A saved state of another configuration, and data that are not those the run began
+    (:mod:`snn_probe.machine.interrupts`). A saved state of another configuration, and data that are not those the run began
     with (:func:`snn_probe.data.fingerprint`), are refused; ``override`` lets the run go on with them, an epoch that was
     left within anew. What the folder has lost is written again. ``progress(batches, label)`` may wrap each epoch's
     batches to show how far it is. Each epoch is logged, at level INFO. ``device``: cpu, cuda or cuda:N.
     ``data_root``: folder of the data sets that are read from the disk.
-    ``weights``: a file of weights to begin from (:func:`snn_probe.weights.read_weights`), whose SHA-256 the configuration then states.
+    ``weights``: a file of weights to begin from (:func:`snn_probe.own.weights.read_weights`), whose SHA-256 the configuration then states.
 
     Tensors and code of your own: name them in ``config`` as package.module:name and say
     ``snn_probe.own.allow(name, meant)``, for data the mapping of :mod:`snn_probe.data.own` or a function that returns it.

@@ -16,8 +16,9 @@ from image_files import write_batch
 from mutations import BOASTING, as_json, damaged, deep_json, inflating, misstated, npy, reworded
 from PIL import Image
 
-from snn_probe import checkpoint, cli, products, report, results, resuming, show, study, tensorboard, weights
+from snn_probe import checkpoint, cli, report, results, study
 from snn_probe.checkpoint import build_model, make_checkpoint
+from snn_probe.commands import show
 from snn_probe.config import RunConfig
 from snn_probe.data import (
     cifar,
@@ -30,12 +31,15 @@ from snn_probe.data import (
     neuromorphic,
     recordings,
 )
-from snn_probe.plan import plan
-from snn_probe.plan import products as products_of
-from snn_probe.recipe import read_recipe
-from snn_probe.run_folder import RunFolder
+from snn_probe.own import weights
+from snn_probe.runs import resuming, tensorboard
+from snn_probe.runs.run_folder import RunFolder
+from snn_probe.runs.state import TrainingState
+from snn_probe.studies import products
+from snn_probe.studies.plan import plan
+from snn_probe.studies.plan import products as products_of
+from snn_probe.studies.recipe import read_recipe
 from snn_probe.system import build_network, network_of
-from snn_probe.training_state import TrainingState
 
 SEED = 20
 CONFIG = RunConfig(num_steps=2, epochs=2, width=0.1, method="trt")

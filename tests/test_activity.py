@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
-from snn_probe import time_figures
-from snn_probe.activity_figures import whisker
+from snn_probe.drawing import over_time as time_figures
+from snn_probe.drawing.activity import whisker
 from snn_probe.probes.activity import AC_PJ, MAC_PJ, _fan_out, energy_ratio, spiking_activity
 from snn_probe.results import Result, combine, load, save
 from snn_probe.temporal import from_spikingjelly, probing

@@ -6,15 +6,15 @@ import sys
 import pytest
 import torch
 
-from snn_probe import allocation
-from snn_probe.calibration import held
+from snn_probe.costs.calibration import held
+from snn_probe.machine import allocation
 
 pytestmark = pytest.mark.skipif(allocation._mallopt() is None, reason="this is for the GNU C library alone")
 
 ROUNDS = """
 import resource, sys, torch
 from contextlib import nullcontext
-from snn_probe.allocation import freed_memory_kept
+from snn_probe.machine.allocation import freed_memory_kept
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from snn_probe.claims import ALL_ARMS, CLAIMS, effect_table, judge, missing_claims
-from snn_probe.paired import relative
+from snn_probe.verdicts.paired import relative
 
 NAMED = {claim.name: claim for claim in CLAIMS}
 

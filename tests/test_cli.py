@@ -25,8 +25,8 @@ from snn_probe.checkpoint import build_model, load
 from snn_probe.cli import main
 from snn_probe.data import DATASETS, batches
 from snn_probe.data import load as load_data
+from snn_probe.machine.progress import Progress
 from snn_probe.probes import fisher_trace
-from snn_probe.progress import Progress
 
 FISHER = "--num-examples 12 --batch-size 5".split()
 
@@ -216,12 +216,11 @@ def test_runs_whose_folders_have_the_same_name_do_not_overwrite_each_other(train
     assert found == [3, 1]
 
 
-def test_a_checkpoint_given_twice_cannot_share_a_figure_with_itself(trained, tmp_path):
-    done = run("fisher", trained.last, trained.last, *FISHER, "--out", tmp_path, status=1)
-    assert done.stderr == (
-        "Error: timestep 1 occurs twice for one checkpoint; give the table of one result, or combine(results) of "
-        "different checkpoints\n"
-    )
+def test_a_checkpoint_given_twice_is_refused_before_anything_is_measured(trained, tmp_path):
+    again = trained.last.parent / ".." / "checkpoints" / trained.last.name
+    said = failed("fisher", trained.last, again, *FISHER, "--out", tmp_path, status=2)
+    assert said == f"{trained.last} is given twice; give each file once."
+    assert not list(tmp_path.iterdir())
 
 
 # --- what is printed and written ---
@@ -269,7 +268,7 @@ def test_no_figure_writes_the_results_only(trained, tmp_path):
 def test_figure_of_stored_results(measured, tmp_path, suffix):
     out = tmp_path / "new" / f"figure{suffix}"
     files = [measured.folder / f"fisher_{name}.json" for name in ("epoch_0001", "last")]
-    assert run("figure", *files, "-o", out, "--width", 6.75).stdout == f"{out}\n"
+    assert run("figure", *files, "-o", out, "--width", "6.75in").stdout == f"{out}\n"
     assert whole_file(out)
 
 
@@ -469,6 +468,22 @@ WRONG_USAGE = {
     ),
     ("figure", "x.json"): "Missing option '-o' / '--out'.",
     ("figure", "x.json", "-o", "x.jpg"): "-o is 'x.jpg'; end it in .pdf, .png or .svg.",
+    (
+        "figure",
+        "x.json",
+        "-o",
+        "x.pdf",
+        "--width",
+        "wide",
+    ): "Invalid value for '--width': 'wide' is no width; give inches from 1 to 20, as 3.25 or 3.25in.",
+    (
+        "figure",
+        "x.json",
+        "-o",
+        "x.pdf",
+        "--width",
+        "0.2in",
+    ): "Invalid value for '--width': '0.2in' is no width; give inches from 1 to 20, as 3.25 or 3.25in.",
     ("figure", "x.json", "-o", "x"): "-o is 'x'; end it in .pdf, .png or .svg.",
     ("shows",): "No such command 'shows'. Did you mean 'show'?",
 }
@@ -643,6 +658,9 @@ def test_a_fisher_result_without_its_settings_is_refused(measured, tmp_path):
 
 
 def test_a_folder_without_metrics(tmp_path):
+    said = f"{tmp_path} holds no run, for it has no config.json; give a run's folder."
+    assert failed("figure", tmp_path, "-o", tmp_path / "x.pdf") == said
+    (tmp_path / "config.json").write_text("{")
     said = f"{tmp_path / 'config.json'} cannot be read as JSON; restore it or choose another folder with --out."
     assert failed("figure", tmp_path, "-o", tmp_path / "x.pdf") == said
     (tmp_path / "config.json").write_text("{}")
@@ -662,7 +680,7 @@ def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch, tmp_path):
     def broken(path):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("snn_probe.show.describe", broken)
+    monkeypatch.setattr("snn_probe.commands.show.describe", broken)
     said = "KeyError: 'surprise'; run snnprobe --debug for the traceback, and please report it."
     assert failed("show", tmp_path) == said
 
@@ -783,7 +801,7 @@ def test_an_interrupted_run_says_so_and_goes_on_with_resume(interrupted, tmp_pat
 def test_interrupt_and_termination_in_this_process_have_their_status(monkeypatch, tmp_path):
     for number, status in STATUS.items():
         handler = signal.getsignal(number)
-        monkeypatch.setattr("snn_probe.show.describe", lambda path, number=number: signal.raise_signal(number))
+        monkeypatch.setattr("snn_probe.commands.show.describe", lambda path, number=number: signal.raise_signal(number))
         done = CliRunner().invoke(main, ["show", str(tmp_path)])
         assert done.exit_code == status
         assert signal.getsignal(number) is handler
@@ -814,9 +832,9 @@ def test_progress_is_silent_where_nobody_watches_and_it_is_quick(capsys):
 
 
 def test_progress_is_logged_now_and_then(caplog, capsys, monkeypatch):
-    caplog.set_level("INFO", "snn_probe.progress")
+    caplog.set_level("INFO", "snn_probe.machine.progress")
     clock = iter(range(0, 10_000, 20))
-    monkeypatch.setattr("snn_probe.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("snn_probe.machine.progress.time.monotonic", lambda: next(clock))
     assert list(Progress(iter("abcde"), "fisher last", total=5)) == list("abcde")
     assert capsys.readouterr() == ("", "")
     # 20 s an item, the first 40: the record is due after 30 s, so at every second item.

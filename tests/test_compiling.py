@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from snn_probe import compiling, penalty
-from snn_probe.compiling import CompiledForward
+from snn_probe import penalty
+from snn_probe.adapters.spikingjelly import at_rest
 from snn_probe.config import RunConfig
 from snn_probe.models import build
-from snn_probe.multistep_neurons import fast_training
+from snn_probe.neurons.multi_step import fast_training
 from snn_probe.objectives import OBJECTIVES, trt_penalty
-from snn_probe.spikingjelly_adapter import at_rest
-from snn_probe.training_step import TrainingStep
+from snn_probe.runs import compiling
+from snn_probe.runs.compiling import CompiledForward
+from snn_probe.runs.step import TrainingStep
 
 pytestmark = [  # torch.compile's own: of SpikingJelly's surrogates, and of what it imports
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),

@@ -8,8 +8,8 @@ import pytest
 from click.shell_completion import ShellComplete
 from commands import failed, run
 
-from snn_probe import completion
 from snn_probe.cli import main
+from snn_probe.commands import completion
 from snn_probe.data import DATASETS
 from snn_probe.models import MODELS
 from snn_probe.objectives import OBJECTIVES

@@ -338,3 +338,15 @@ def test_the_neuron_is_written_out_in_full():
     }  # fmt: skip
     assert config.neuron_options().leak == 0.25 and RunConfig().neuron_options() is None
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_stage_to_and_from_a_plain_dict():
+    stage = Stage(3, num_steps=6, method="trt", hyperparameters={"decay": 0.5}, optimizer="continue")
+    plain = json.loads(json.dumps(stage.to_dict()))
+    assert plain["hyperparameters"]["strength"] == 1e-5 and Stage.from_dict(plain) == stage
+    with pytest.raises(ValueError, match=r"^A stage has unknown keys epoch; allowed are epochs, num_steps, "):
+        Stage.from_dict({"epoch": 3})
+    with pytest.raises(ValueError, match=r"^A stage does not say its epochs; give a whole number of at least 1\.$"):
+        Stage.from_dict({})
+    with pytest.raises(ValueError, match=r"^A stage is list; give a JSON object\.$"):
+        Stage.from_dict([])

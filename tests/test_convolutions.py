@@ -7,7 +7,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from snn_probe.neurons import running
+from snn_probe.neurons.single_step import running
 from snn_probe.probes.convolutions import twice_differentiable
 
 CASES = {

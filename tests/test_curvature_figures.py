@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from snn_probe import curvature_figures, gallery
-from snn_probe.figure_style import figure_bytes
+from snn_probe import figures as gallery
+from snn_probe.drawing import curvature as curvature_figures
+from snn_probe.drawing.style import figure_bytes
 
 EIGENVALUES = pd.DataFrame(
     {"rank": [1, 2, 3], "eigenvalue": [9.0, 4.0, 1.0], "residual": [0, 1e-4, 0.2], "converged": [True, True, False], "products": 7}

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from image_files import write_cifar10, write_images
 
+from snn_probe.commands.data import data
 from snn_probe.data import DATASETS
-from snn_probe.data_command import data
 
 
 @pytest.fixture(autouse=True)

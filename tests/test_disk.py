@@ -12,11 +12,11 @@ from commands import SMALL as OPTIONS
 from commands import failed, run
 from test_training import SMALL, assert_same_run, everything_in, finished, interrupted
 
-from snn_probe import files, folder_lock
 from snn_probe.checkpoint import load
-from snn_probe.files import check_room, write_atomically
-from snn_probe.folder_lock import locked
-from snn_probe.run_folder import RunFolder
+from snn_probe.machine import files, folder_lock
+from snn_probe.machine.files import check_room, write_atomically
+from snn_probe.machine.folder_lock import locked
+from snn_probe.runs.run_folder import RunFolder
 from snn_probe.training import train
 
 

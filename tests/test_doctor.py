@@ -13,10 +13,10 @@ from commands import run
 from image_files import write_cifar10
 
 import snn_probe
-from snn_probe import doctor
-from snn_probe.attempts import Outcome, attempt
-from snn_probe.conflicts import Problem, conflicts, family_fix
-from snn_probe.doctor_command import lines_of
+from snn_probe.commands.doctor import lines_of
+from snn_probe.installation import doctor
+from snn_probe.installation.attempts import Outcome, attempt
+from snn_probe.installation.conflicts import Problem, conflicts, family_fix
 
 ROOT = Path(snn_probe.__file__).parents[1]
 NUMPY_1 = "A module that was compiled using NumPy 1.x cannot be run in NumPy 2.4.6 as it may crash."
@@ -96,6 +96,18 @@ def test_broken_torch_is_reported_and_stops_nothing(tmp_path):
     assert "data sets\n  not looked for: torch does not load\n" in text
     assert f"To fix:\n  1. {problem['what']}\n     {problem['fix']}" in text
     assert f"  spikingjelly  {metadata.version('spikingjelly')}  not tried: torch does not load\n" in text
+
+
+def test_a_command_whose_library_does_not_load_sends_to_doctor(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch.so is too old', name='torch')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "snn_probe", "presets"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        "Error: torch cannot be imported (libtorch.so is too old); snnprobe doctor says what is wrong.\n"
+    )
 
 
 def test_a_library_that_raises_ends_or_hangs_harms_no_other(tmp_path, monkeypatch):

@@ -16,16 +16,16 @@ from test_training import SMALL
 from two_processes import batches
 
 from snn_probe import probes, results
-from snn_probe.allocation import hand_back
 from snn_probe.checkpoint import load
 from snn_probe.data import load as load_data
-from snn_probe.determinism import deterministically
-from snn_probe.memory import halving, out_of_memory
+from snn_probe.machine.allocation import hand_back
+from snn_probe.machine.determinism import deterministically
+from snn_probe.machine.memory import halving, out_of_memory
 from snn_probe.objectives import SDT
+from snn_probe.runs.state import TrainingState
+from snn_probe.runs.step import TrainingDiverged
 from snn_probe.system import network_of
 from snn_probe.training import train
-from snn_probe.training_state import TrainingState
-from snn_probe.training_step import TrainingDiverged
 
 MB = 2**20
 
@@ -120,7 +120,7 @@ def test_other_errors_and_a_single_example_that_is_too_large_are_not_hidden():
 
 @pytest.mark.parametrize("probe", ["fisher", "landscape", "timesteps", "hessian"])
 def test_a_probe_with_too_little_memory_gives_the_same_answer(checkpoint, tmp_path, monkeypatch, probe):
-    from snn_probe import measuring
+    from snn_probe.commands import measuring
 
     few = ["--num-examples", 24, "--batch-size", 16, "--no-figure"]
     few += {"landscape": ["--points", 3], "hessian": ["-k", 1, "--tol", 0.01]}.get(probe, [])
@@ -196,6 +196,37 @@ def test_inputs_that_are_not_finite_are_called_so():
         state.step(
             torch.full((4, 1, 8, 8), float("nan")), torch.zeros(4, dtype=torch.int64), 1.0, where="epoch 1, step 1"
         )
+
+
+def huge(examples=16, size=3e5):
+    """A network and inputs that float32 holds, and float16 does not."""
+    config = replace(SMALL, amp="fp16")
+    data = load_data("digits", "train", num_steps=config.num_steps, num_examples=examples)
+    inputs, labels = data.take(torch.arange(examples))
+    return TrainingState(config, network_of(config), [], torch.device("cpu")), inputs * size, labels
+
+
+def test_an_overflow_of_fp16_in_the_forward_is_told_apart_at_its_step_and_layer():
+    state, inputs, labels = huge()
+    before = [parameter.clone() for parameter in state.step.model.parameters()]
+    said = (
+        r"^the result of layer 'net\.conv1' is not finite in epoch 1, step 1; the step was not taken and float32 holds "
+        r"what float16 does not; train anew with amp bf16 or off, or smaller inputs\.$"
+    )
+    with state.step.ready(), pytest.raises(TrainingDiverged, match=said):
+        state.step(inputs, labels, 1.0, where="epoch 1, step 1")
+    assert all(torch.equal(*pair) for pair in zip(before, state.step.model.parameters(), strict=True))
+    state, inputs, labels = huge(size=1.0)
+    with state.step.ready():
+        state.step(inputs, labels, 1.0, where="epoch 1, step 1")
+
+
+def test_what_float32_does_not_hold_either_is_no_matter_of_fp16():
+    state, inputs, labels = huge(size=1.0)
+    layer = state.step.model.get_submodule("net.classifier")
+    layer.register_forward_hook(lambda module, given, result: result * float("inf"))
+    with state.step.ready(), pytest.raises(TrainingDiverged, match=r"'net\.classifier' is not finite .* learning_rate"):
+        state.step(inputs, labels, 1.0, where="epoch 1, step 1")
 
 
 # --- the same bytes ---

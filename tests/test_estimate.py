@@ -19,14 +19,16 @@ import pytest
 import torch
 from commands import failed, run
 
-from snn_probe import calibration, dry_run, measurement, measuring
-from snn_probe.calibration import Calibration, Cost, calibrate, in_bytes
+from snn_probe import measurement
+from snn_probe.commands import measuring
 from snn_probe.config import RunConfig
+from snn_probe.costs import calibration, dry_run
+from snn_probe.costs.calibration import Calibration, Cost, calibrate, in_bytes
+from snn_probe.costs.training import bytes_of_run, epoch_cost
+from snn_probe.machine.progress import Progress
 from snn_probe.probes.operator import CurvatureOperator
-from snn_probe.progress import Progress
 from snn_probe.temporal import spiking_layers
 from snn_probe.training import train
-from snn_probe.training_cost import bytes_of_run, epoch_cost
 
 TIMES = 7
 SMALL = "--num-examples 64 --batch-size 16 --no-figure".split()
@@ -387,9 +389,9 @@ def test_sizes_in_words(size, said):
 def said_of(monkeypatch, caplog, seconds, items=100):
     """The records of a pass over items of so many seconds."""
     clock = iter(i * seconds for i in range(10 * items))
-    caplog.set_level("INFO", "snn_probe.progress")
+    caplog.set_level("INFO", "snn_probe.machine.progress")
     caplog.clear()
-    monkeypatch.setattr("snn_probe.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("snn_probe.machine.progress.time.monotonic", lambda: next(clock))
     assert list(Progress(range(items), "fisher last")) == list(range(items))
     return caplog.messages
 
@@ -402,9 +404,9 @@ def test_the_first_record_comes_early_if_much_is_left(monkeypatch, caplog):
 
 
 def test_epochs_and_checkpoints_count_too(checkpoint, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("snn_probe.progress._FEW_SECONDS", 0.0)
-    monkeypatch.setattr("snn_probe.progress._SECONDS_BETWEEN_RECORDS", 1e-9)
-    caplog.set_level("INFO", "snn_probe.progress")
+    monkeypatch.setattr("snn_probe.machine.progress._FEW_SECONDS", 0.0)
+    monkeypatch.setattr("snn_probe.machine.progress._SECONDS_BETWEEN_RECORDS", 1e-9)
+    caplog.set_level("INFO", "snn_probe.machine.progress")
     small = "--train-examples 20 --num-steps 2 --eval-examples 20 --epochs 3".split()
     run("train", *small, "--out", tmp_path / "run")
     run("timesteps", checkpoint, checkpoint.with_name("epoch_0001.pt"), *SMALL, "--out", tmp_path)

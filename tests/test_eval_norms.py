@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from snn_probe.neurons import running
+from snn_probe.neurons.single_step import running
 from snn_probe.probes.eval_norms import eval_norms
 
 CASES = {

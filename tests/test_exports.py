@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from commands import failed, run
 
-from snn_probe import slices
-from snn_probe.exports import export, hdf5, vts
 from snn_probe.results import Result, combine, save
+from snn_probe.tables import slices
+from snn_probe.tables.exports import export, hdf5, vts
 
 ALPHAS, BETAS = (-1.0, 0.0, 1 / 3, 1.0), (-0.5, 0.25, 0.5)
 SOURCE = {"run": "mine", "epoch": 7, "config": {"method": "tet", "seed": 3, "dataset": "digits", "model": "tiny"}}
@@ -215,7 +215,7 @@ def test_table_of_tells_directions_apart_for_landscapes_alone():
 def test_exporting_needs_no_torch(tmp_path):
     save(landscape(), tmp_path / "a.json")
     code = (
-        "import sys; from snn_probe.exports import export; from snn_probe.results import load; "
+        "import sys; from snn_probe.tables.exports import export; from snn_probe.results import load; "
         "[export([load('a.json')], 'a' + suffix) for suffix in ('.h5', '.vts', '.csv')]; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -11,9 +11,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from snn_probe import figure_style, figures
-from snn_probe.centroid import information_centroid
+from snn_probe.drawing import curves as figures
+from snn_probe.drawing import style as figure_style
 from snn_probe.results import Result, combine
+from snn_probe.tables.centroid import information_centroid
 
 
 def fisher_table(traces, stderr=0.1, layer="all"):
@@ -563,7 +564,7 @@ def test_the_table_is_left_as_it_was():
 
 def test_figures_need_neither_torch_nor_pyplot():
     code = (
-        "import sys, snn_probe.figures\n"
+        "import sys, snn_probe.drawing.curves\n"
         "assert not {'torch', 'spikingjelly', 'matplotlib.pyplot'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

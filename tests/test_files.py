@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from snn_probe import files
-from snn_probe.files import write_atomically
+from snn_probe.machine import files
+from snn_probe.machine.files import write_atomically
 
 
 @pytest.mark.parametrize(

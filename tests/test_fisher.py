@@ -613,6 +613,8 @@ X, Y = networks.examples(4)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (dict(seed=None), r"seed is None; give a whole number of at least 0\."),
+        (dict(seed=-1), r"seed is -1; give a whole number of at least 0\."),
         (dict(group_size=0), r"group_size is 0; give a whole number of at least 1\."),
         (dict(group_size=2.0), r"group_size is 2\.0; give a whole number"),
         (dict(group_size=5), r"group_size is 5 but there are only 4 examples; give at least one group\."),

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from snn_probe.flatness import flatness, flatness_spread
 from snn_probe.results import Result
-from snn_probe.slices import combine_slices, slices
+from snn_probe.tables.flatness import flatness, flatness_spread
+from snn_probe.tables.slices import combine_slices, slices
 
 
 def table(loss, alphas, betas=(0.0,), objective="sdt", finite=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 
-from snn_probe.forward_only import values_only
+from snn_probe.neurons.values_only import values_only
 from snn_probe.temporal import probing
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from snn_probe import free_memory
-from snn_probe.free_memory import free_bytes, of_main_memory
+from snn_probe.machine import free_memory
+from snn_probe.machine.free_memory import free_bytes, of_main_memory
 
 PAGE_CACHE = "MemTotal:       24684092 kB\nMemFree:         230000 kB\nMemAvailable:   20000000 kB\n"
 

@@ -13,7 +13,8 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from test_temporal import same, snapshot
 from torch import nn
 
-from snn_probe import figure_style, time_figures
+from snn_probe.drawing import over_time as time_figures
+from snn_probe.drawing import style as figure_style
 from snn_probe.objectives import SDT, TET, TRT
 from snn_probe.probes.gradients import gradient_ratio, temporal_gradient_norms
 from snn_probe.results import Result, combine
@@ -530,7 +531,7 @@ def test_figures_say_what_is_wrong(call, sentence):
 
 
 def test_figures_do_not_load_torch_and_are_named():
-    code = "import sys, snn_probe.time_figures; print('torch' in sys.modules)"
+    code = "import sys, snn_probe.drawing.over_time; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
     many = measured(NORMS).table
     assert time_figures.figure_names("temporal_gradient_norms", many) == ["gradient_norms", "gradient_map"]

@@ -261,7 +261,9 @@ def test_ggn_is_positive_semidefinite():
 
 
 def test_unconverged_values_are_kept_and_marked():
-    table = hessian_eigenvalues(networks.convolutional(), RAGGED, SDT(), k=3, tol=1e-9, max_products=5).table
+    result = hessian_eigenvalues(networks.convolutional(), RAGGED, SDT(), k=3, tol=1e-9, max_products=5)
+    assert result.settings["max_products"] == 5
+    table = result.table
     assert len(table) == 3 and not table["converged"].all() and (table["products"] == 5).all()
 
 
@@ -342,6 +344,8 @@ OWN = [
     (hessian_eigenvalues, dict(k=2.0), r"k is 2\.0; give a whole number of at least 1\."),
     (hessian_eigenvalues, dict(tol=0), r"tol is 0; give a number between 0 and 1\."),
     (hessian_eigenvalues, dict(max_products=0), r"max_products is 0; give a whole number"),
+    *((probe, dict(seed=1.5), r"seed is 1\.5; give a whole number of at least 0\.") for probe in (hessian_eigenvalues, hessian_trace)),
+    (hessian_density, dict(seed=-1), r"seed is -1; give a whole number of at least 0\."),
     (hessian_trace, dict(num_probes=1), r"num_probes is 1; give a whole number of at least 2\."),
     (hessian_density, dict(num_probes=0), r"num_probes is 0; give a whole number of at least 1\."),
     (hessian_density, dict(num_steps=1), r"num_steps is 1; give a whole number of at least 2\."),

@@ -25,8 +25,8 @@ from hostile_readers import READERS, RESULT, a_study
 from mutations import Hung, running, within
 
 import snn_probe
-from snn_probe import folder_lock
 from snn_probe.cli import main
+from snn_probe.machine import folder_lock
 from snn_probe.report import write_report
 
 ALLOWED = (ValueError, OSError)  # what a reader may raise; the command line makes one sentence of them
@@ -172,7 +172,7 @@ COMMANDS = {
     "study.json": ["report ."],
     "study's result": ["report ."],
     "study's metrics": ["report ."],
-    "class list": ["train --data image-folder --data-root . --class-file classes.txt --epochs 1 --out run"],
+    "class list": ["train --data image-folder --data-root . --classes classes.txt --epochs 1 --out run"],
     "frames .npy": ["train --data . --num-steps 2 --epochs 1 --batch-size 2 --out run"],
 }  # fmt: skip
 
@@ -181,7 +181,7 @@ COMMANDS = {
 def test_the_command_line_says_one_sentence(name, tmp_path, monkeypatch):
     reader = next(reader for reader in READERS if reader.name == name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("snn_probe.conclusion.draw_study", lambda *_, **__: [])  # takes seconds
+    monkeypatch.setattr("snn_probe.studies.conclusion.draw_study", lambda *_, **__: [])  # takes seconds
     marker = tmp_path / "marker"
     reader.make(tmp_path)
     sound = (tmp_path / reader.file).read_bytes()
@@ -206,9 +206,9 @@ def test_the_command_line_says_one_sentence(name, tmp_path, monkeypatch):
 
 FORBIDDEN = {"marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml", "jsonpickle"}
 PICKLE = {  # who imports pickle, and what of it it uses
-    "checkpoint.py": {"UnpicklingError"}, "weights.py": {"UnpicklingError"}, "run_folder.py": {"UnpicklingError"},
+    "checkpoint.py": {"UnpicklingError"}, "own/weights.py": {"UnpicklingError"}, "runs/run_folder.py": {"UnpicklingError"},
     "data/cifar.py": {"_Unpickler"},  # its own, which knows arrays of bytes and nothing else
-    "workers.py": {"loads", "dumps"},  # an exception that this process itself has just pickled
+    "studies/workers.py": {"loads", "dumps"},  # an exception that this process itself has just pickled
 }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def test_loaders_never_unpickle():
                 assert given.get("md5") in ("checksum", "source.tgz_md5"), file
             assert called.rpartition(".")[2] not in ("extractall", "unpack_archive"), (file, called)
             assert "shell" not in given, file
-    assert {"checkpoint.py", "weights.py", "run_folder.py"} == set(loads)
+    assert {"checkpoint.py", "own/weights.py", "runs/run_folder.py"} == set(loads)
 
 
 def test_who_imports_what_can_run_code():

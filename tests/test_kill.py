@@ -13,7 +13,7 @@ import torch
 from test_reproduce_command import RECIPE
 
 from snn_probe import checkpoint, results
-from snn_probe.run_folder import RunFolder
+from snn_probe.runs.run_folder import RunFolder
 
 TRAIN = "--method tet --augment --width 0.25 --epochs 5 --train-examples 64 --batch-size 4 --num-steps 2 --eval-examples 16".split()
 GRID = "--points 30 --num-examples 32 --batch-size 8 --no-figure".split()
@@ -24,15 +24,16 @@ import json, os, random, signal, sys, time
 from snn_probe import study
 from snn_probe.cli import main
 from snn_probe.probes import hessian, landscape  # what the commands import late
-import snn_probe.training, snn_probe.measuring, snn_probe.flatness
+import snn_probe.training, snn_probe.commands.measuring, snn_probe.tables.flatness
 import pandas, spikingjelly.activation_based.layer, torch
-from snn_probe import data, gallery, models
+from snn_probe import data, models
+from snn_probe import figures as gallery
 data.load("digits", "train", num_steps=1)
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 torch.set_num_threads(1)
-study.conclude = lambda tables, folder: None
+study.conclude = lambda tables, folder, **figures: None
 landscape.loss_slice.__kwdefaults__["save_every"] = 0.0
-snn_probe.one_epoch.SECONDS_BETWEEN_STATES = 0.2
+snn_probe.runs.one_epoch.SECONDS_BETWEEN_STATES = 0.2
 
 def begin(arguments, log):
     pid = os.fork()

@@ -8,14 +8,14 @@ from commands import failed, run, whole_file
 
 from snn_probe import results
 from snn_probe.checkpoint import build_model, load
+from snn_probe.commands.landscape import _covering
 from snn_probe.data import batches
 from snn_probe.data import load as load_data
-from snn_probe.flatness import flatness
-from snn_probe.landscape_command import _covering
 from snn_probe.objectives import SDT
 from snn_probe.parameters import trainable
 from snn_probe.probes import hessian_eigenvalues
 from snn_probe.probes.directions import pca_plane
+from snn_probe.tables.flatness import flatness
 from snn_probe.training import evaluate
 
 FEW = ("--num-examples", 12, "--points", 5)
@@ -75,7 +75,7 @@ def test_the_plane_of_a_run_with_its_trajectory(trained, tmp_path):
 
 
 def _drawn(path):
-    from snn_probe.gallery import draw, figure_options
+    from snn_probe.figures import draw, figure_options
     from snn_probe.results import combine
 
     found = results.load(path)

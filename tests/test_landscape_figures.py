@@ -12,9 +12,11 @@ from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from snn_probe import figure_style, landscape_figures, landscape_panels, loss_scale
+from snn_probe.drawing import landscape as landscape_figures
+from snn_probe.drawing import landscape_panels, loss_scale
+from snn_probe.drawing import style as figure_style
 from snn_probe.results import Result
-from snn_probe.slices import combine_slices
+from snn_probe.tables.slices import combine_slices
 
 GRID = np.linspace(-1, 1, 11)
 
@@ -344,7 +346,7 @@ def test_the_table_is_left_as_it_was_and_the_same_bytes_come_out():
 
 def test_neither_torch_nor_pyplot_is_needed():
     code = (
-        "import sys, snn_probe.landscape_panels, snn_probe.flatness\n"
+        "import sys, snn_probe.drawing.landscape_panels, snn_probe.tables.flatness\n"
         "assert not {'torch', 'spikingjelly', 'matplotlib.pyplot'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron
 
-from snn_probe.lif import KIM, Neuron
 from snn_probe.models.blocks import lif
+from snn_probe.neurons.lif import KIM, Neuron
 
 NEURONS = [
     Neuron(),

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snn_probe.lif import Neuron
 from snn_probe.models import MODELS, build
 from snn_probe.models.resnet import ResidualBlock, SEWBlock
+from snn_probe.neurons.lif import Neuron
 from snn_probe.temporal import check_temporal, spiking_layers, unrolled
 
 SHAPES = {  # the smallest that give every stage something to see, and a width
@@ -284,7 +284,10 @@ BAD = [
     ({"width": float("nan")}, r"^width is nan; give a factor for the channel counts"),
     ({"width": "0.5"}, r"^width is '0\.5'; give a factor for the channel counts"),
     ({"width": True}, r"^width is True; give a factor for the channel counts"),
-    ({"neuron": "lif"}, r"^neuron is 'lif'; give a snn_probe\.lif\.Neuron, or None for that of TET and TRT\.$"),
+    (
+        {"neuron": "lif"},
+        r"^neuron is 'lif'; give a snn_probe\.neurons\.lif\.Neuron, or None for that of TET and TRT\.$",
+    ),
 ]
 
 

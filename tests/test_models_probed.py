@@ -8,9 +8,9 @@ from test_models import CLASSES, inputs, settled
 from torch import nn
 
 from snn_probe import probes
-from snn_probe.forward_only import values_only
-from snn_probe.lif import KIM, Neuron
 from snn_probe.models import MODELS
+from snn_probe.neurons.lif import KIM, Neuron
+from snn_probe.neurons.values_only import values_only
 from snn_probe.objectives import SDT
 from snn_probe.temporal import spiking_layers
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 
-from snn_probe import multistep_neurons, neurons
-from snn_probe.multistep_neurons import fast_training
+from snn_probe.neurons import multi_step as multistep_neurons
+from snn_probe.neurons import single_step as neurons
+from snn_probe.neurons.multi_step import fast_training
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}  # of the largest gradient
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 
-from snn_probe.neurons import first_order
+from snn_probe.neurons.single_step import first_order
 
 CASES = [
     lambda: neuron.LIFNode(decay_input=False, surrogate_function=surrogate.PiecewiseQuadratic()),

@@ -17,10 +17,10 @@ from snn_probe.checkpoint import build_model, load
 from snn_probe.config import RunConfig, Stage
 from snn_probe.data import batches
 from snn_probe.data import load as load_data
-from snn_probe.figure_style import METHODS
-from snn_probe.gallery import draw
+from snn_probe.drawing.style import METHODS
+from snn_probe.figures import draw
 from snn_probe.objectives import TET
-from snn_probe.own_objective import own_objective
+from snn_probe.own.objective import own_objective
 from snn_probe.probes import hessian_eigenvalues, temporal_gradient_norms
 from snn_probe.system import resolved
 

@@ -17,8 +17,8 @@ from snn_probe import own, results, study
 from snn_probe.checkpoint import build_model, load
 from snn_probe.data import batches
 from snn_probe.probes import fisher_trace, loss_slice
-from snn_probe.products import Where
-from snn_probe.recipe import parse_recipe
+from snn_probe.studies.products import Where
+from snn_probe.studies.recipe import parse_recipe
 from snn_probe.study import run_study
 from snn_probe.system import load_split
 
@@ -51,7 +51,7 @@ CODE = ("--model", "mynet:build", "--data", "mydata:load", "--objective", LATE)
 
 @pytest.fixture
 def here(place, monkeypatch):
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     shutil.copy(EXAMPLE, place / "own_objective.py")
     (place / "my.toml").write_text(RECIPE)
     return place

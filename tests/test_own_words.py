@@ -13,7 +13,7 @@ from snn_probe import own
 from snn_probe.data import DATASETS
 from snn_probe.evaluation import fires
 from snn_probe.models import MODELS
-from snn_probe.own_objective import own_objective
+from snn_probe.own.objective import own_objective
 
 NET, DATA = ("--model", "mynet:build"), ("--data", "mydata:load")
 TINY = ("--model", "tiny", "--num-steps", 2, "--num-examples", 5, "--no-figure")

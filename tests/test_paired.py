@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snn_probe.paired import LEVEL, Estimate, PerSeed, decide, difference, holm, paired, relative
+from snn_probe.verdicts.paired import LEVEL, Estimate, PerSeed, decide, difference, holm, paired, relative
 
 SMALLEST = 0.5
 

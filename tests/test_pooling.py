@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from snn_probe.multistep_neurons import fast_training
-from snn_probe.neurons import known_as_spikes, marked_as_spikes, running
-from snn_probe.pooling import fast_pools
+from snn_probe.neurons.multi_step import fast_training
+from snn_probe.neurons.pooling import fast_pools
+from snn_probe.neurons.single_step import known_as_spikes, marked_as_spikes, running
 
 SHAPES = [(3, 2, 4, 8, 8), (3, 2, 4, 7, 5), (2, 1, 1, 2, 2), (1, 2, 1, 3, 2), (2, 1, 1, 2, 48)]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from snn_probe.recipe import epochs_of, parse_recipe, read_recipe
-from snn_probe.recipe_probes import KINDS
-from snn_probe.study_probes import _MEASURES
+from snn_probe.studies.measure import _MEASURES, _SLICES
+from snn_probe.studies.recipe import epochs_of, parse_recipe, read_recipe
+from snn_probe.studies.recipe_probes import KINDS
 
 TIMESTEPS = "[probes.timesteps]"
 ANALYSES = Path(__file__).parent.parent / "analyses"
@@ -90,7 +90,7 @@ def test_last_is_the_last_epoch_of_each_arm():
 
 
 def test_every_kind_can_be_measured_and_is_allowed_without_options():
-    assert set(KINDS) == set(_MEASURES)
+    assert set(KINDS) == set(_MEASURES) | set(_SLICES)
     text = 'title = "x"\n[arms.sdt]\n' + "".join(f"[probes.{kind}]\n" for kind in KINDS)
     assert [probe.kind for probe in parse_recipe(text).probes] == list(KINDS)
 

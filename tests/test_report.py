@@ -2,11 +2,14 @@
 
 import base64
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,14 +19,14 @@ from study_tables import ARMS, GROUPS, SEEDS, ledger, study_tables
 
 import snn_probe.study
 from snn_probe.cli import main
-from snn_probe.conclusion import conclude
-from snn_probe.document import Code, Heading, Table, to_html, to_markdown
-from snn_probe.recipe_probes import KINDS, probe
+from snn_probe.commands.report import report
+from snn_probe.drawing.study_figures import draw_study
 from snn_probe.report import write_report
-from snn_probe.report_command import report
-from snn_probe.report_words import CONTROL, arm_words, command
 from snn_probe.results import Result, save
-from snn_probe.study_figures import draw_study
+from snn_probe.studies.conclusion import conclude
+from snn_probe.studies.recipe_probes import KINDS, probe
+from snn_probe.writing.document import Code, Heading, Table, to_html, to_markdown
+from snn_probe.writing.words import CONTROL, arm_words, command
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 TITLE = "Digits </title><script>alert(1)</script> & more"
@@ -218,7 +221,7 @@ def test_the_command_judges_draws_and_reports_again(tmp_path, monkeypatch):
     (tmp_path / "figures" / "old.png").write_bytes(b"of a probe that is gone")
     metrics = {"metrics": study_tables()["metrics"]}
     monkeypatch.setattr(snn_probe.study, "tables", lambda folder: metrics)
-    done = CliRunner().invoke(report, [str(tmp_path), "--width", "3.25", "--svg"], catch_exceptions=False)
+    done = CliRunner().invoke(report, [str(tmp_path), "--width", "3.25in", "--svg"], catch_exceptions=False)
     written = [line.removeprefix(f"{tmp_path}/") for line in done.output.splitlines()]
     figures = [f"figures/{n}.{s}" for n in ("effects", "learning_curves") for s in ("pdf", "png", "svg", "csv")]
     claims = ["claims.csv", "claims.json", "claims_left_out.csv"]
@@ -227,6 +230,65 @@ def test_the_command_judges_draws_and_reports_again(tmp_path, monkeypatch):
     judged = json.loads((tmp_path / "claims.json").read_text())
     assert {"accuracy-tet-sdt", "accuracy-trt-l2"} <= {row["claim"] for row in judged}
     assert "energy-tet-sdt" in set(pd.read_csv(tmp_path / "claims_left_out.csv")["claim"])
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from study_tables import study_tables
+from test_report import study
+from snn_probe.studies.conclusion import conclude
+
+tables = study_tables()
+
+def begin(name):
+    folder = Path(name)
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(study()))
+    pid = os.fork()
+    if not pid:
+        try:
+            conclude(tables, folder)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+began = time.monotonic()
+statuses, hits = [end(begin("undisturbed"))], 0
+whole, choose = time.monotonic() - began, random.Random(5)
+while hits < 10:
+    began = time.monotonic()
+    pid = begin("killed")
+    time.sleep(choose.uniform(0.05, 0.7) * whole)
+    os.kill(pid, signal.SIGKILL)
+    statuses.append(end(pid))
+    hits += statuses[-1] == -signal.SIGKILL
+    whole = whole if statuses[-1] else 0.7 * whole  # the first takes longest
+print(json.dumps([*statuses, end(begin("killed"))]))
+"""
+
+
+def test_kills_while_it_judges_draws_and_reports_change_no_file(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", KILLED]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *killed, last = json.loads(done.stdout.splitlines()[-1])
+    assert first == last == 0 and set(killed) <= {0, -9} and killed.count(-9) == 10, done.stdout
+    made = {
+        name: {
+            path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file() and not path.name.startswith(".snn_probe-")  # swept when a study goes on
+        }
+        for name in ("undisturbed", "killed")
+    }
+    assert made["killed"] == made["undisturbed"] and len(made["killed"]) > 20
 
 
 def test_the_report_needs_png(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from commands import failed, run
 
 from snn_probe import study
-from snn_probe.folder_lock import locked
+from snn_probe.machine.folder_lock import locked
 
 RECIPE = """
 title = "A small study"
@@ -29,14 +29,14 @@ split = "train"
 """
 START = (
     "from snn_probe import study\nfrom snn_probe.cli import main\n"
-    "if __name__ == '__main__':\n    study.conclude = lambda tables, folder: None\n    main()\n"
+    "if __name__ == '__main__':\n    study.conclude = lambda tables, folder, **figures: None\n    main()\n"
 )
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     (tmp_path / "small.toml").write_text(RECIPE)
     return tmp_path
 

@@ -24,13 +24,14 @@ from test_training import (
     written_rows,
 )
 
-from snn_probe import files, products
 from snn_probe.checkpoint import load
 from snn_probe.config import RunConfig
 from snn_probe.data import Split, fingerprint
 from snn_probe.data import load as load_data
+from snn_probe.machine import files
 from snn_probe.own import allow
-from snn_probe.run_folder import RunFolder
+from snn_probe.runs.run_folder import RunFolder
+from snn_probe.studies import products
 from snn_probe.training import train
 
 IMAGES = RunConfig(dataset="image-folder", image_size=8, epochs=3, num_steps=2, width=0.25, batch_size=4)
@@ -401,7 +402,7 @@ def test_the_beginnings_of_files_are_removed_from_a_runs_own_folders_alone(copy)
 def test_a_refused_run_removes_nothing_of_a_run_that_another_process_holds(copy):
     left = copy / ".snn_probe-0123456789abcdef.tmp"
     left.write_bytes(b"half")
-    from snn_probe.folder_lock import locked
+    from snn_probe.machine.folder_lock import locked
 
     with locked(copy), pytest.raises(RuntimeError, match="is being worked on by"):
         train(SMALL, folder=copy, resume=True)

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 
-from snn_probe.run_folder import RunFolder
+from snn_probe.runs.run_folder import RunFolder
 
 CONFIG = {"method": "trt", "epochs": 4, "hyperparameters": {"decay": 0.25}}
 STATE = {

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from commands import failed, run, whole_file
 
-from snn_probe import results, shards
+from snn_probe import results
 from snn_probe.objectives import SDT, TET
 from snn_probe.probes import landscape
 from snn_probe.probes.landscape import loss_slice
+from snn_probe.tables import shards
 
 AXES = dict(alphas=[-1.0, -0.3, 0.0, 0.5, 2.0], betas=[-0.5, 0.0, 0.1, 1.0])
 FEW = ("--num-examples", 8, "--points", 4)

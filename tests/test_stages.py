@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from snn_probe import training_state
 from snn_probe.checkpoint import build_model, load
 from snn_probe.config import RunConfig
 from snn_probe.objectives import SDT, TRT
+from snn_probe.runs import state as training_state
+from snn_probe.runs.state import TrainingState
 from snn_probe.system import build_network, network_of
 from snn_probe.training import train
-from snn_probe.training_state import TrainingState
 
 SMALL = dict(batch_size=16, train_examples=40, learning_rate=0.01)
 TIT = RunConfig(**SMALL, num_steps=3, stages=[{"epochs": 2, "num_steps": 2}, {"epochs": 2}])

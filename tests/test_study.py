@@ -11,21 +11,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from snn_probe import products, study
+from snn_probe import study
 from snn_probe.checkpoint import build_model, load
 from snn_probe.data import batches
 from snn_probe.data import load as load_data
-from snn_probe.estimate import Cost, duration, estimate, lines
-from snn_probe.flatness import flatness, flatness_spread
-from snn_probe.folder_lock import locked
+from snn_probe.machine.folder_lock import locked
 from snn_probe.objectives import SDT
-from snn_probe.plan import plan
 from snn_probe.probes import fisher_trace, hessian_eigenvalues, landscape
-from snn_probe.products import Where
-from snn_probe.recipe import parse_recipe
 from snn_probe.results import load as load_result
+from snn_probe.studies import products
+from snn_probe.studies.estimate import Cost, duration, estimate, lines
+from snn_probe.studies.plan import plan
+from snn_probe.studies.products import Where
+from snn_probe.studies.recipe import parse_recipe
+from snn_probe.studies.workers import spread
 from snn_probe.study import preview, run_study, tables
-from snn_probe.workers import spread
+from snn_probe.tables.flatness import flatness, flatness_spread
 
 SMALL = """
 title = "A small study"
@@ -56,7 +57,7 @@ def finished(tmp_path_factory):
     """A finished study without figures and report."""
     folder = tmp_path_factory.mktemp("study") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "conclude", lambda tables, folder: None)
+        patch.setattr(study, "conclude", lambda tables, folder, **figures: None)
         do(SMALL, folder)
     return folder
 
@@ -64,7 +65,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path, monkeypatch):
     """A copy of it, and a list of what is trained ("tet-seed0") and measured from now on."""
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     made = []
 
     def trained(config, *, folder, **options):
@@ -158,7 +159,7 @@ def test_a_result_is_the_probe_on_the_first_examples_that_were_trained_on(finish
 
 
 def test_sizes_of_the_training_set_become_groups_and_bound_the_training_examples_that_are_probed(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     text = SMALL.replace("= 40", "= [40, 30]").replace("[0, 1]", "[0]").replace("num_examples = 8", "num_examples = 35")
     do(text.replace("epochs = 3", "epochs = 1").replace('[1, "last"]', "1"), tmp_path / "s")
     table = tables(tmp_path / "s")["fisher"]
@@ -172,7 +173,7 @@ def test_sizes_of_the_training_set_become_groups_and_bound_the_training_examples
 
 
 def test_the_rows_of_metrics_say_the_timesteps_of_their_stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     arms = "[arms.tit]\nstages = [{ epochs = 1, num_steps = 1 }, { epochs = 2 }]\n[probes.timesteps]\nepochs = [1, 3]\n"
     do(SMALL.partition("[arms.tet]")[0].replace("[0, 1]", "[0]") + arms, tmp_path)
     found = tables(tmp_path)
@@ -350,7 +351,7 @@ def test_a_run_that_did_not_keep_a_checkpoint_that_is_needed_now_is_trained_agai
 
 
 def test_two_processes_make_the_same_files_as_one(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     do(SMALL, tmp_path / "small", jobs=2)
     assert contents(tmp_path / "small") == contents(finished)
 
@@ -358,11 +359,12 @@ def test_two_processes_make_the_same_files_as_one(finished, tmp_path, monkeypatc
 KILLED = """
 import os, random, signal, stat, sys, time
 from pathlib import Path
-from snn_probe import files, study
-from snn_probe.products import Where
-from snn_probe.recipe import parse_recipe
+from snn_probe import study
+from snn_probe.machine import files
+from snn_probe.studies.products import Where
+from snn_probe.studies.recipe import parse_recipe
 
-study.conclude = lambda tables, folder: None
+study.conclude = lambda tables, folder, **figures: None
 recipe = parse_recipe(Path(sys.argv[1]).read_text())
 
 def begin(folder, at_write=None):
@@ -435,7 +437,7 @@ def test_a_folder_is_for_one_process_at_a_time(finished, tmp_path):
 
 def test_the_lock_of_a_killed_process_is_waited_for_until_what_it_started_has_ended(tmp_path):
     code = (
-        "import subprocess, sys, time, os\nfrom snn_probe.folder_lock import locked\n"
+        "import subprocess, sys, time, os\nfrom snn_probe.machine.folder_lock import locked\n"
         "with locked('s') as lock:\n    subprocess.Popen(['sleep', '1'], pass_fds=[lock])\n    os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == -9
@@ -507,7 +509,7 @@ def test_data_that_are_missing_are_named_before_anything_is_trained(tmp_path):
 
 
 def test_too_few_examples_are_said_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "conclude", lambda tables, folder: None)
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: None)
     with pytest.raises(ValueError, match=r"num_examples is 5000, but the test split of digits has 360 examples"):
         do(SMALL + "num_examples = 5000", tmp_path / "s")
     assert not (tmp_path / "s/runs").exists()

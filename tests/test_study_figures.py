@@ -13,10 +13,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from study_tables import ARMS, GROUPS, SEEDS, ledger, study_tables
 
-from snn_probe import study_figures, study_maps, study_numbers
-from snn_probe.effect_figure import draw_effects, effects
-from snn_probe.figure_style import METHODS, figure_bytes, looks
-from snn_probe.study_figures import FIGURES, draw_study
+from snn_probe.drawing import study_figures, study_maps, study_numbers
+from snn_probe.drawing.effects import draw_effects, effects
+from snn_probe.drawing.study_figures import FIGURES, draw_study
+from snn_probe.drawing.style import METHODS, figure_bytes, looks
 
 BY_NAME = {figure.name: figure for figure in FIGURES}
 
@@ -90,7 +90,7 @@ def test_a_table_that_cannot_be_drawn_is_named(tmp_path, change, sentence):
 
 
 def test_figures_of_a_study_do_not_load_torch():
-    code = "import sys, snn_probe.study_figures; print('torch' in sys.modules)"
+    code = "import sys, snn_probe.drawing.study_figures; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -13,9 +13,9 @@ import pytest
 from commands import SMALL, failed, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from snn_probe import tensorboard
 from snn_probe.config import RunConfig
-from snn_probe.tensorboard import tag_of, to_tensorboard
+from snn_probe.runs import tensorboard
+from snn_probe.runs.tensorboard import tag_of, to_tensorboard
 from snn_probe.training import train
 
 CONFIG = RunConfig(method="sdt", epochs=3, train_examples=40, batch_size=16, num_steps=2)

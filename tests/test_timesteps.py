@@ -12,7 +12,7 @@ from spikingjelly.activation_based import layer, neuron
 from test_temporal import same, snapshot
 from torch import nn
 
-from snn_probe import time_figures
+from snn_probe.drawing import over_time as time_figures
 from snn_probe.probes.timesteps import placements, timestep_accuracy
 from snn_probe.results import Result, combine
 from snn_probe.temporal import from_spikingjelly, probing

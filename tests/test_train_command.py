@@ -117,20 +117,22 @@ def test_a_run_of_stages_is_resumed_with_its_own_stages(tmp_path):
 )
 def test_the_same_command_with_resume_is_the_same_run(tmp_path, monkeypatch, options):
     monkeypatch.setattr("snn_probe.training._epochs", lambda *arguments: iter(()))  # only the configuration counts
-    monkeypatch.setattr("snn_probe.train_command._report_training", lambda *arguments: None)
+    monkeypatch.setattr("snn_probe.commands.train._report_training", lambda *arguments: None)
     begun = configuration(tmp_path / "run", *options.split(), "--train-examples", 20)
     assert configuration(tmp_path / "run", *options.split(), "--train-examples", 20, "--resume") == begun
 
 
 def test_a_shorthand_takes_the_last_stage_of_a_preset(tmp_path, monkeypatch):
     monkeypatch.setattr("snn_probe.training._epochs", lambda *arguments: iter(()))
-    monkeypatch.setattr("snn_probe.train_command._report_training", lambda *arguments: None)
+    monkeypatch.setattr("snn_probe.commands.train._report_training", lambda *arguments: None)
     small = "--preset tit-cifar100 --dataset digits --model tiny --no-augment --tit 2:10".split()
     found = configuration(tmp_path / "run", *small)
     assert [(stage.epochs, stage.num_steps) for stage in found.stages] == [(10, 2), (50, 6)]
 
 
 WRONG = {
+    "--device gpu": "Invalid value for '--device': 'gpu' is no device; give cpu, cuda or cuda:N.",
+    "--device meta": "Invalid value for '--device': 'meta' is no device; give cpu, cuda or cuda:N.",
     "--preset mine": "There is no preset 'mine'; give one of trt-cifar10, ",
     "--tit 2:3 --switch sdt:2": "--stage, --tit and --switch exclude each other; give the stages with --stage.",
     "--tit two:3": "--tit begins with 'two'; give the timesteps before, for example 2:300.",
@@ -159,8 +161,6 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--device gpu", "device is 'gpu'; give cpu, cuda or cuda:N."),
-        ("--device meta", "device is 'meta'; give cpu, cuda or cuda:N."),
         ("--dataset cifar10", "the folder of the data sets is not known; give it with --data-root DIR"),
         ("--image-size 16", "image_size is 16, but digits is always 8x8 pixels; leave it out."),
         ("--model vggsnn", "input_shape is (1, 8, 8)"),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snn_probe import training, training_state
+from snn_probe import training
 from snn_probe.checkpoint import build_model, load, weights_digest
 from snn_probe.config import RunConfig, derived_seed
 from snn_probe.data import batches
@@ -21,10 +21,11 @@ from snn_probe.data import load as load_data
 from snn_probe.models import MODELS
 from snn_probe.objectives import OBJECTIVES, SDT, TET, TRT
 from snn_probe.parameters import trainable
+from snn_probe.runs import state as training_state
+from snn_probe.runs.step import TrainingStep
 from snn_probe.system import build_network, load_split, network_of
 from snn_probe.temporal import from_spikingjelly
 from snn_probe.training import Evaluation, TrainingDiverged, evaluate, train
-from snn_probe.training_step import TrainingStep
 
 # Three steps an epoch, the last one short; a rate at which four epochs change every layer.
 SMALL = RunConfig(num_steps=2, epochs=4, batch_size=16, train_examples=40, learning_rate=0.01)
@@ -382,7 +383,7 @@ def killing_write(monkeypatch, number):
             raise Killed
         replaced(*names)
 
-    monkeypatch.setattr("snn_probe.files.os.replace", watched)
+    monkeypatch.setattr("snn_probe.machine.files.os.replace", watched)
     return writes
 
 
@@ -615,7 +616,7 @@ def test_a_disk_that_fills_up_during_training_loses_nothing_that_was_saved(strai
         def full(descriptor):
             raise OSError(28, "No space left on device")
 
-        patch.setattr("snn_probe.files.os.fsync", full)
+        patch.setattr("snn_probe.machine.files.os.fsync", full)
         with pytest.raises(
             OSError, match="the disk is full or its quota is used up; free some space or choose another"
         ):

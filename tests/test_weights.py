@@ -11,8 +11,8 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from snn_probe.own.weights import KEYS, load_into, read_weights
 from snn_probe.temporal import from_spikingjelly
-from snn_probe.weights import KEYS, load_into, read_weights
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip

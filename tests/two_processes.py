@@ -14,10 +14,11 @@ from test_temporal import same, snapshot
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 from torch.multiprocessing import spawn
 
-from snn_probe import distributed, one_epoch, probes, training
+from snn_probe import distributed, probes, training
 from snn_probe.config import RunConfig
 from snn_probe.distributed import dealing
 from snn_probe.objectives import SDT, TET, TRT
+from snn_probe.runs import one_epoch
 
 PROBES = {
     "fisher": lambda model, batches: probes.fisher_trace(model, batches),

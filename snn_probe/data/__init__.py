@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..own import is_own
+from snn_probe.own import is_own
+
 from . import digits, events, frame_folder, neuromorphic, sources
 from .augment import Shift
 from .catalog import DATASETS, EMBEDDED, FOLDERS, DatasetInfo

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
-from ..progress import Progress
+from snn_probe.machine.files import write_atomically
+from snn_probe.machine.progress import Progress
+
 from .arrays import FAULTS
 from .streams import StreamSplit
 

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..files import shortened
+from snn_probe.machine.files import shortened
+
 from .arrays import FAULTS, read_header
 
 MAX_BYTES = 2**29  # of one raw file: four times the largest of these data sets, a trial of DVS128 Gesture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import read_text
+from snn_probe.machine.files import read_text
+
 from .images import EXTENSIONS
 from .ordering import balanced, cut
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from snn_probe.files import write_atomically
+from snn_probe.machine.files import write_atomically
 
 from .arrays import FAULTS
 

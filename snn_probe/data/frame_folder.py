@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import shortened
+from snn_probe.machine.files import shortened
+
 from .arrays import FAULTS, read_array
 from .catalog import DatasetInfo
 from .examples import Split

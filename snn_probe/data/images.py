@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..files import shortened
+from snn_probe.machine.files import shortened
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
 SMALL = 64  # pixels on a side up to which a set counts as one of small images, as CIFAR is

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn_probe.files import shortened
-from snn_probe.progress import Progress
+from snn_probe.machine.files import shortened
+from snn_probe.machine.progress import Progress
 
 from . import frame_cache, recordings
 from .event_files import Events

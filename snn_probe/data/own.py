@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..own import called, found
+from snn_probe.own import called, found
+
 from .catalog import DatasetInfo
 from .digits import SPLITS
 from .examples import Split

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import shortened
+from snn_probe.machine.files import shortened
+
 from .event_sets import EventSet, Layout
 from .ordering import cut, in_turn
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn_probe.lif import Neuron
 from snn_probe.models.cnn5 import cnn5
 from snn_probe.models.resnet import resnet19, resnet19_kim, sew_resnet34, spiking_resnet34
 from snn_probe.models.tiny import tiny
 from snn_probe.models.vgg import vggsnn, vggsnn_woap
+from snn_probe.neurons.lif import Neuron
 from snn_probe.temporal import from_spikingjelly
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -53,7 +53,7 @@ def build(
     if not _is_whole(num_classes, low=2):
         raise ValueError(f"num_classes is {num_classes!r}; give a whole number of at least 2.")
     if neuron is not None and not isinstance(neuron, Neuron):
-        raise ValueError(f"neuron is {neuron!r}; give a snn_probe.lif.Neuron, or None for that of TET and TRT.")
+        raise ValueError(f"neuron is {neuron!r}; give a snn_probe.neurons.lif.Neuron, or None for that of TET and TRT.")
     device = "meta" if torch.get_default_device().type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.default_generator.manual_seed(seed)

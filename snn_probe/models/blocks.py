@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from snn_probe.lif import SURROGATES, Neuron
+from snn_probe.neurons.lif import SURROGATES, Neuron
 
 TIMES = {2: "twice", 3: "three times", 4: "four times"}
 

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from snn_probe.lif import Neuron
 from snn_probe.models.blocks import chain
+from snn_probe.neurons.lif import Neuron
 
 STAGES = ((64, 128), (256,), (256,))
 

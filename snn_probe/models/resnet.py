@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from snn_probe.lif import Neuron
 from snn_probe.models.blocks import conv_bn, lif, scaled
+from snn_probe.neurons.lif import Neuron
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +85,7 @@ def resnet19_kim(
 ) -> nn.Module:
     """128C3, residual blocks 3 of 256, 3 of 512, 2 of 512 (each stage halving), global average pool, linear.
 
-    The ResNet-19 of Kim et al. (AAAI 2023); their neuron is :data:`snn_probe.lif.KIM`.
+    The ResNet-19 of Kim et al. (AAAI 2023); their neuron is :data:`snn_probe.neurons.lif.KIM`.
     """
     from spikingjelly.activation_based import layer
 

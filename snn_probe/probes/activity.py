@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.distributed import dealt, gathered, pooled, together
-from snn_probe.forward_only import values_only
+from snn_probe.neurons.values_only import values_only
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device
 from snn_probe.probes.timesteps import Placement, check_logits, placements

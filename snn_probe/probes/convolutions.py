@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import Forms
+from snn_probe.neurons.single_step import Forms
 
 _AXES = {"Conv1d": 3, "Conv2d": 4, "Conv3d": 5}  # of one timestep
 
 
 def twice_differentiable(model: nn.Module) -> Forms:
-    """The model's convolutions, and what may stand for their forward; see :func:`snn_probe.neurons.running`."""
+    """The model's convolutions, and what may stand for their forward; see :func:`snn_probe.neurons.single_step.running`."""
     return [(m, partial(_forward, m, m.forward)) for m in model.modules() if _is_plain(m)]
 
 

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import Forms
+from snn_probe.neurons.single_step import Forms
 
 _AXES = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}  # of one timestep
 
 
 def eval_norms(model: nn.Module) -> Forms:
     """The model's batch norms that use running statistics, and what may stand for their forward; see
-    :func:`snn_probe.neurons.running`."""
+    :func:`snn_probe.neurons.single_step.running`."""
     return [(m, partial(_forward, m, m.forward)) for m in model.modules() if _is_fixed(m)]
 
 

@@ -14,7 +14,6 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from snn_probe.centroid import information_centroid
 from snn_probe.distributed import dealt, gathered, pooled, together
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
@@ -23,6 +22,7 @@ from snn_probe.probes.fisher_plan import Plan, Reading, edge_gradients, forward,
 from snn_probe.probes.per_example import Contraction
 from snn_probe.probes.timesteps import check_logits
 from snn_probe.results import Result
+from snn_probe.tables.centroid import information_centroid
 from snn_probe.temporal import Batches, probing
 
 __all__ = ["fisher_trace", "information_centroid"]
@@ -63,6 +63,7 @@ def fisher_trace(
     check_choice("labels", labels, LABELS)
     check_choice("readout", readout, READOUTS)
     check_whole("group_size", group_size, low=1)
+    check_whole("seed", seed, low=0)
     read = Reading(group_size=group_size, labels=labels, readout=readout)
     with together(), probing(model):
         chosen = trainable(model, params=params)
@@ -75,8 +76,8 @@ def fisher_trace(
             )
         plan = planned(model, chosen, *first, read)
         sums = _Sums(plan)
-        for inputs, targets, uniform in dealt(_with_draws(chain([first], stream), labels, seed)):
-            sums.add(_squared_norms(model, chosen, plan, inputs, targets, read, uniform))
+        for inputs, true, uniform in dealt(_with_draws(chain([first], stream), labels, seed)):
+            sums.add(_squared_norms(model, chosen, plan, inputs, true, read, uniform))
     sums.pool()
     settings = {
         "group_size": group_size,
@@ -127,9 +128,9 @@ def _squared_norms(model, chosen, plan: Plan, inputs, labels, read: Reading, uni
 def _with_draws(batches: Iterator[tuple[Tensor, Tensor]], labels: str, seed: int):
     """Each batch with the random numbers of its examples, which follow from their place among all; None if unused."""
     generator = torch.Generator().manual_seed(seed)
-    for inputs, targets in batches:
+    for inputs, true in batches:
         sampled = labels == "sampled"
-        yield inputs, targets, torch.rand(len(targets), generator=generator, dtype=torch.float64) if sampled else None
+        yield inputs, true, torch.rand(len(true), generator=generator, dtype=torch.float64) if sampled else None
 
 
 class _Counted:

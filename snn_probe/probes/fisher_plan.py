@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_probe.forward_only import values_only
+from snn_probe.neurons.values_only import values_only
 from snn_probe.probes.copies import MOST, RANKS, Copied, copied, places_of
 from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported, uses_in_graph
 from snn_probe.probes.timesteps import check_logits

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from snn_probe.distributed import dealt, gathered, pooled, together
-from snn_probe.multistep_neurons import fast_training
+from snn_probe.neurons.multi_step import fast_training
 from snn_probe.parameters import trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import device_of, on_device

@@ -83,6 +83,7 @@ def _eigenvalues(model, batches, objective, k, tol, max_products, operator, forw
         settings |= {
             "k": k,
             "tol": tol,
+            "max_products": limit,
             "which": "algebraically largest",
             "asymmetry": asymmetric,
         }
@@ -190,6 +191,7 @@ def _prepared(model, batches, objective, operator, forward, params, seed) -> Ite
     """The checked operator, and the settings that every curvature result carries."""
     check_choice("operator", operator, OPERATORS)
     check_choice("forward", forward, FORWARDS)
+    check_whole("seed", seed, low=0)
     if not callable(objective) or isinstance(objective, type):
         raise ValueError(
             f"objective is {objective!r}; give SDT(), TET(), TRT() or a function of (logits, labels, params)."

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from snn_probe.distributed import gathered, leads, together
-from snn_probe.forward_only import values_only
-from snn_probe.interrupts import unbroken
+from snn_probe.machine.interrupts import unbroken
+from snn_probe.neurons.values_only import values_only
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of
@@ -27,7 +27,7 @@ from snn_probe.probes.memory_order import best_order
 from snn_probe.probes.moved import MovedWeights
 from snn_probe.probes.point import Objective, Point, described, measure, named_objectives, watched_currents
 from snn_probe.results import Result
-from snn_probe.shards import PROBE, Coordinates, Shard, check_shard, differing, own_points
+from snn_probe.tables.shards import PROBE, Coordinates, Shard, check_shard, differing, own_points
 from snn_probe.temporal import Batches, check_temporal, probing
 
 _ZERO = 1e-12  # share of the largest coordinate up to which a coordinate is a rounded 0
@@ -70,7 +70,7 @@ def loss_slice(
 
     ``shard`` (i, n) measures the i-th of n parts of the grid alone, equal in size, scattered over it and the same for
     every call with this grid; ``elsewhere``, {name for messages: result of other shards, of any n}, says which of them
-    need no measuring any more. :mod:`snn_probe.shards` puts the results together.
+    need no measuring any more. :mod:`snn_probe.tables.shards` puts the results together.
 
     Raises ValueError for a bad argument, directions of another network, a ``resume`` or ``elsewhere`` of other
     settings, weights or examples, and for a model or batches that break their contracts.

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from snn_probe.distributed import dealt, gathered, leads, members, pooled, together, told
-from snn_probe.free_memory import free_bytes
+from snn_probe.machine.free_memory import free_bytes
 from snn_probe.parameters import flatten, trainable, unflatten
 from snn_probe.temporal import spiking_layers
 
@@ -237,13 +237,13 @@ def _held_bytes(build: Callable[[], object]) -> int:
     return total
 
 
-def _through(outputs: Sequence[Tensor | None], inputs: list[Tensor], vector: list[Tensor]) -> Sequence[Tensor | None]:
-    """The derivative of ``outputs`` . ``vector`` with respect to ``inputs``, keeping the graph."""
-    live = [(g, v) for g, v in zip(outputs, vector, strict=True) if g is not None and g.requires_grad]
+def _through(values: Sequence[Tensor | None], inputs: list[Tensor], vector: list[Tensor]) -> Sequence[Tensor | None]:
+    """The derivative of ``values`` . ``vector`` with respect to ``inputs``, keeping the graph."""
+    live = [(g, v) for g, v in zip(values, vector, strict=True) if g is not None and g.requires_grad]
     if not live:
         return [None] * len(inputs)
-    outputs, weights = zip(*live, strict=True)
-    return torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)
+    found, weights = zip(*live, strict=True)
+    return torch.autograd.grad(found, inputs, weights, retain_graph=True, allow_unused=True)
 
 
 def _neighbours(device: torch.device) -> int:

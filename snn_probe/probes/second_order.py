@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_probe.neurons import Forms, derivative, is_step, marked_as_spikes, running
-from snn_probe.pooling import fast_pools
+from snn_probe.neurons.pooling import fast_pools
+from snn_probe.neurons.single_step import Forms, derivative, is_step, marked_as_spikes, running
 from snn_probe.probes.convolutions import twice_differentiable
 from snn_probe.probes.eval_norms import eval_norms
 
@@ -188,7 +188,7 @@ def _replaceable(module: nn.Module) -> bool:
 def second_order(model: nn.Module) -> Iterator[None]:
     """Within this context the model's multi-step LIFNode and IFNode run as described above, on every device, its
     convolutions, batch norms and 2x2 average pools as in :mod:`snn_probe.probes.convolutions`,
-    :mod:`snn_probe.probes.eval_norms` and :mod:`snn_probe.pooling`.
+    :mod:`snn_probe.probes.eval_norms` and :mod:`snn_probe.neurons.pooling`.
 
     SpikingJelly's other neurons run by its PyTorch reference: no fused kernel, in no reduced precision.
     """

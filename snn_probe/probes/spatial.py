@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from snn_probe.spikingjelly_adapter import at_rest, single_step
+from snn_probe.adapters.spikingjelly import at_rest, single_step
 from snn_probe.temporal import first_tensor
 
 _FLIPPED = 1e-4  # largest fraction of spikes that a replay may change: another order of summation flips a few

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_probe.distributed import dealt, gathered, pooled, together
-from snn_probe.forward_only import values_only
+from snn_probe.neurons.values_only import values_only
 from snn_probe.probes import record
 from snn_probe.probes.batching import check_labels, check_whole, device_of, on_device
 from snn_probe.results import Result
