@@ -5,7 +5,7 @@ T timesteps (counted from 1 in tables), N examples, C classes. Every probe takes
 
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from snn_probe.adapters.gradient_path import check_gradient_path
 from snn_probe.adapters.snntorch import from_snntorch as from_snntorch
 from snn_probe.adapters.spikingjelly import from_spikingjelly as from_spikingjelly
-from snn_probe.adapters.states import attributes_kept, random_states_kept, seed_all
+from snn_probe.adapters.states import Place, attributes_kept, random_states_kept, remembered, seed_all, set_states
 from snn_probe.machine.allocation import freed_memory_kept
 from snn_probe.machine.precision import full_precision
 from snn_probe.neurons.multi_step import fast_training
@@ -24,6 +24,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
 
 _WRAPPED = ("timestep", "time first", "examples first")  # what the adapters say that a network of streams takes
+_FAR = 100.0  # times its own size, by which a state is moved to see whether it matters
 _MOVES = ("Stack", "Cat", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Clone")
 
 
@@ -101,11 +102,15 @@ def check_temporal(
     if num_steps is None:
         num_steps = getattr(model, "num_steps", None)
     with probing(model), fast_training(model):
+        modules = list(model.modules())
         logits = _first(model, inputs)
+        left = remembered(modules)
         # at once, with as many examples: many layers forget their state where that number changes
         other = _seeded(model, inputs, 1)
         _check_rank(model, logits)
+        evolved = _evolved(left, remembered(modules))
         _check_repeatable(model, logits, other, inputs)
+        _check_forgotten(model, other, inputs, modules, evolved)
         _check_shape(model, logits, inputs, num_steps, num_classes)
         _check_apart(model, logits, inputs)
         _check_not_probabilities(logits)
@@ -217,6 +222,28 @@ def _check_repeatable(model: nn.Module, logits: Tensor, other: Tensor, inputs: T
         fix += " follow eval mode" if drops else " or draw it from a generator that forward seeds itself"
         raise ValueError(f"The model's logits depend on the random state even in eval mode; {fix}.")
     raise _state_carried()
+
+
+def _evolved(before: Mapping[Place, Tensor], after: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
+    """The states after two calls that are not what they were after the first, which began from rest like the second."""
+    return {place: value for place, value in after.items() if place in before and not _equal(before[place], value)}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(a, b))
+
+
+def _check_forgotten(
+    model: nn.Module, logits: Tensor, inputs: Tensor, modules: list[nn.Module], evolved: Mapping[Place, Tensor]
+) -> None:
+    """That states which evolved from call to call do not matter, whatever they are: a few examples may not show it."""
+    for sign in (1.0, -1.0) if evolved else ():
+        far = {
+            place: value + sign * _FAR * (1.0 + value.abs().max()) for place, value in evolved.items() if value.numel()
+        }
+        set_states(modules, far)
+        if not _same(logits, _seeded(model, inputs, 1)):
+            raise _state_carried()
 
 
 def _state_carried() -> ValueError:

@@ -361,6 +361,57 @@ def test_a_state_of_the_batch_is_called_a_state(count):
         check_temporal(Kept(), X[:count])
 
 
+class Quiet(nn.Module):
+    """Its neuron is far from firing, so that what it carries over shows in no spike of a few examples."""
+
+    def __init__(self, forgets):
+        super().__init__()
+        self.linear, self.forgets = nn.Linear(6, 4), forgets
+
+    def forward(self, x):
+        self.begin(len(x))
+        return torch.stack([self.linear(one) + self.spikes(self.linear(one)) for one in x.transpose(0, 1)])
+
+
+class QuietNode(Quiet):
+    def __init__(self, forgets):
+        super().__init__(forgets)
+        self.node = neuron.LIFNode(v_threshold=50.0)
+
+    def begin(self, count):
+        if self.forgets:
+            self.node.reset()
+
+    def spikes(self, current):
+        return self.node(current)
+
+
+class QuietByHand(Quiet):
+    def __init__(self, forgets):
+        super().__init__(forgets)
+        self.v, self.calls, self.cache = None, torch.zeros(()), None
+
+    def begin(self, count):
+        self.calls = self.calls + 1.0  # of no matter
+        self.cache = torch.ones(4) if self.cache is None else self.cache  # made once, used ever after
+        if self.forgets or self.v is None or len(self.v) != count:
+            self.v = torch.zeros(count, 4)
+
+    def spikes(self, current):
+        self.v = 0.5 * self.v + current
+        return (self.v >= 50.0).float() * self.cache
+
+
+@pytest.mark.parametrize("kind", [QuietNode, QuietByHand])
+def test_a_state_that_changes_no_logit_of_the_examples_is_found_all_the_same(kind):
+    with pytest.raises(ValueError, match="state is carried over between calls"):
+        check_temporal(kind(forgets=False), X[:2])
+    model = kind(forgets=True)
+    before = {name: value for name, value in vars(model).items()}
+    assert check_temporal(model, X[:2]) == 3
+    assert vars(model) == before
+
+
 def test_a_spikingjelly_network_without_reset_is_caught_and_with_it_passes():
     net = nn.Sequential(layer.Linear(6, 8), neuron.LIFNode(v_threshold=0.3), layer.Linear(8, 4))
     functional.set_step_mode(net, "m")

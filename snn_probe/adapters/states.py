@@ -1,7 +1,7 @@
 """What a network remembers from one call to the next besides its parameters, and putting it back."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,27 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
+
+
+Place = tuple[int, int, str]
+"""Which of several modules, which of its kinds of states, and the name there."""
+
+
+def remembered(modules: Sequence[nn.Module]) -> dict[Place, Tensor]:
+    """Copies of all states, as in :func:`states_kept`, that are tensors of floats."""
+    return {
+        (i, kind, name): value.detach().clone()
+        for i, module in enumerate(modules)
+        for kind, states in enumerate(_states(module))
+        for name, value in states.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+
+
+def set_states(modules: Sequence[nn.Module], values: Mapping[Place, Tensor]) -> None:
+    """Put these in the place of the states there; inside :func:`attributes_kept`."""
+    for (i, kind, name), value in values.items():
+        (*_states(modules[i])[:2], vars(modules[i]))[kind][name] = value
 
 
 def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
