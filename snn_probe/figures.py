@@ -73,12 +73,12 @@ def _estimated(name: str, results: list[Result]) -> dict[str, Any]:
 
 
 def _examples(results: list[Result]) -> str:
-    """ "256 examples of train", where that is the same for all results."""
-    said = {(one.settings.get("num_examples"), one.settings.get("split")) for one in results}
-    if len(said) != 1:
-        return ""
-    ((count, split),) = said
-    return "" if count is None else f"{count} examples" + (f" of {split}" if split else "")
+    """The numbers of examples and their splits: "256 examples of train", or "400 of train, 60 of test"."""
+    known = [
+        (one.settings["num_examples"], one.settings.get("split")) for one in results if "num_examples" in one.settings
+    ]
+    said = [f"{count} examples" + (f" of {split}" if split else "") for count, split in dict.fromkeys(known)]
+    return said[0] if len(said) == 1 else ", ".join(text.replace(" examples", "") for text in said)
 
 
 def _objective(results: list[Result]) -> list[str]:
@@ -99,7 +99,7 @@ def _of_directions(results: list[Result]) -> dict[str, Any]:
     said = {str(result.settings.get("directions", "")).partition(" ")[0] for result in results}
     alpha, beta = r"$\alpha$", r"$\beta$"
     if said == {"top"}:
-        return {"labels": (f"{alpha} (distance along eigenvector 1)", f"{beta} (along eigenvector 2)")}
+        return {"labels": (f"{alpha} (eigenvector 1)", f"{beta} (eigenvector 2)")}
     if said == {"line"}:
         return {"labels": (f"{alpha} (0: this network, 1: the other)", beta)}
     return {}
@@ -121,11 +121,12 @@ def _common(results: list[Result], names: tuple[str, ...]) -> tuple[Any, ...]:
     """The settings that all results must share to stand on one axis."""
     try:
         kinds = {tuple(r.settings[name] for name in names) for r in results}
+        apart = [name for name in names if len({str(r.settings[name]) for r in results}) > 1]
     except KeyError as error:
         raise ValueError(f"A {results[0].probe} result does not say its {error}; measure it again.") from None
     if len(kinds) > 1:
         raise ValueError(
-            f"These {results[0].probe} results differ in {', '.join(names)}, so they cannot share an axis; "
+            f"These {results[0].probe} results differ in {', '.join(apart)}, so they cannot share an axis; "
             "draw them in separate figures."
         )
     return kinds.pop()

@@ -18,7 +18,6 @@ from snn_probe.adapters.spikingjelly import from_spikingjelly as from_spikingjel
 from snn_probe.adapters.states import Place, attributes_kept, random_states_kept, remembered, seed_all, set_states
 from snn_probe.machine.allocation import freed_memory_kept
 from snn_probe.machine.precision import full_precision
-from snn_probe.neurons.multi_step import fast_training
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (N, ...) and labels (N,) int64; re-iterable, the same order every time, no augmentation."""
@@ -96,12 +95,11 @@ def check_temporal(
     between calls, randomness, examples that influence each other, probabilities in place of logits, no gradient path,
     or one in training mode alone. Warns of trainable parameters without a gradient, and where a sigmoid ends
     the network, or inputs look like images whose channels are read as timesteps.
-    Runs under :func:`probing`, so it leaves no trace; SpikingJelly's LIFNode and IFNode with the same spikes in less
-    time (:mod:`snn_probe.neurons.multi_step`).
+    Runs under :func:`probing`, so it leaves no trace.
     """
     if num_steps is None:
         num_steps = getattr(model, "num_steps", None)
-    with probing(model), fast_training(model):
+    with probing(model):
         modules = list(model.modules())
         logits = _first(model, inputs)
         left = remembered(modules)
@@ -254,12 +252,14 @@ def _state_carried() -> ValueError:
 
 
 def _check_apart(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
-    """The last example's logits with the others replaced by copies of it: as many, so not even rounding differs.
+    """The last and the first example's logits with the others replaced by copies of it: as many, so not even rounding
+    differs.
 
-    The last one, because in a network that takes examples for timesteps the first depends on no other.
+    The last one, because in a network that takes examples for timesteps the first depends on no other; the first,
+    because others look ahead, or divide by the largest of the batch, which either may be.
     """
-    copies = _seeded(model, inputs[-1:].expand_as(inputs).contiguous(), 0)
-    if _same(logits[:, -1], copies[:, -1]):
+    copies = ((i, _seeded(model, inputs[i : i + 1].expand_as(inputs).contiguous(), 0)) for i in (len(inputs) - 1, 0))
+    if len(inputs) == 1 or all(_same(logits[:, i], copied[:, i]) for i, copied in copies):
         return
     if not all(_same(logits, _seeded(model, inputs, 0)) for _ in range(2)):  # twice: a state may come and go
         raise _state_carried()

@@ -6,6 +6,7 @@ weights and examples.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from snn_probe.probes import loss_slice
 from snn_probe.results import Result, load, save
 
 SUFFIX = ".unfinished"
+
+_log = logging.getLogger(__name__)
 
 
 def continued(path: Path | None, label: object, *what: Any, **grid: Any) -> Result:
@@ -41,6 +44,8 @@ def or_anew(measure: Callable[[Result | None], Result], known: Result | None) ->
     except ValueError as error:
         if known is None or not str(error).startswith("resume was measured with other"):
             raise
+        count = known.table.groupby(["alpha", "beta"]).ngroups
+    _log.warning("%s", f"A slice that was begun here with other settings is given up, with {count} points.")
     return measure(None)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from spikingjelly.activation_based import layer, neuron
 from test_temporal import same, snapshot
 from torch import nn
 
@@ -16,6 +17,7 @@ from snn_probe.objectives import SDT, TET, TRT
 from snn_probe.parameters import trainable
 from snn_probe.probes.directions import direction_between, filter_normalized, random_direction
 from snn_probe.probes.landscape import loss_slice
+from snn_probe.temporal import from_spikingjelly
 from snn_probe.training import evaluate
 
 ALPHAS, BETAS = [-1.0, 0.0, 0.5], [0.0, 0.25]
@@ -309,8 +311,8 @@ def test_an_interrupted_slice_resumes_to_the_identical_table(n, tmp_path):
 def test_resuming_keeps_what_is_not_finite(tmp_path):
     model = networks.convolutional(4)
 
-    def options(n=None):
-        uses = iter(range(100))
+    def options(n=None, first=0):
+        uses = iter(range(first, 100))
 
         def mine(logits, labels, params):
             k = next(uses)
@@ -323,14 +325,41 @@ def test_resuming_keeps_what_is_not_finite(tmp_path):
     path = tmp_path / "partial.json"
     with pytest.raises(KeyboardInterrupt):
         loss_slice(model, [(X, Y)], save=lambda part: results.save(part, path), **options(2))
-    counted = []
-    again = options()
-    again["objectives"] = {"mine": lambda *a: counted.append(1) or a[0].new_tensor(2.0)}
-    again["objectives"]["mine"].__qualname__ = options()["objectives"]["mine"].__qualname__
-    table = loss_slice(model, [(X, Y)], resume=results.load(path), **again).table
-    assert len(counted) == 1
+    table = loss_slice(model, [(X, Y)], resume=results.load(path), **options(first=2)).table  # the third point alone
     assert math.isnan(table["loss"][0]) and table["loss"][1] == math.inf and table["loss"][2] == 2.0
     assert table["finite"].tolist() == [False, False, True]
+
+
+def test_points_of_other_code_are_refused():
+    """An objective of the same name that was edited, and a network of the same weights with other thresholds."""
+
+    def once():
+        def mine(logits, labels, params):
+            return logits.square().mean()
+
+        return mine
+
+    def edited():
+        def mine(logits, labels, params):
+            return 2 * logits.square().mean()
+
+        mine.__qualname__ = once().__qualname__
+        return mine
+
+    def spiking(threshold):
+        torch.manual_seed(0)
+        node = neuron.LIFNode(v_threshold=threshold)
+        return from_spikingjelly(nn.Sequential(layer.Linear(6, 4), node, layer.Linear(4, 3)), 2)
+
+    flat, labels = torch.randn(4, 6), torch.arange(4) % 3
+    given = dict(alphas=[0.0, 1.0])
+    stored = loss_slice(spiking(1.0), [(flat, labels)], {"mine": once()}, **given)
+    assert loss_slice(spiking(1.0), [(flat, labels)], {"mine": once()}, resume=stored, **given).table.equals(
+        stored.table
+    )
+    for model, objective in ((spiking(1.0), edited()), (spiking(0.5), once())):
+        with pytest.raises(ValueError, match=r"^resume was measured with other code"):
+            loss_slice(model, [(flat, labels)], {"mine": objective}, resume=stored, **given)
 
 
 def test_save_is_called_as_often_as_asked_and_at_the_end():

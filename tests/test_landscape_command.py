@@ -46,7 +46,10 @@ def test_a_line_ends_at_the_other_checkpoint_as_it_is_evaluated(trained, tmp_pat
     first, last = trained / "epoch_0002.pt", trained / "last.pt"
     run("landscape", first, "--to", last, *FEW, "--out", tmp_path, "--no-figure")
     found = results.load(tmp_path / "landscape_epoch_0002.json")
-    assert found.settings["directions"] == "line to last.pt"
+    card = load(last).card
+    assert found.settings["directions"] == (
+        f"line to last.pt of {card['run']}, epoch {card['epoch']} (weights {card['sha256'][:8]})"
+    )
     assert row(found, "sdt", 0.0)["loss"] == pytest.approx(loss_of(first), rel=1e-6)
     assert row(found, "sdt", 1.0)["loss"] == pytest.approx(loss_of(last), rel=1e-5)
     assert loss_of(first) != pytest.approx(loss_of(last), rel=1e-3)
@@ -138,7 +141,7 @@ def test_mistakes_are_one_sentence(trained, tmp_path):
     assert "--plane and --to exclude each other" in said("--plane", "--to", last)
     assert "--to and --along pca exclude each other" in said("--to", last, "--along", "pca")
     assert "--num-directions counts random slices" in said("--num-directions", 2, "--along", "eigenvectors")
-    assert "--along pca takes one checkpoint" in said(last, "--along", "pca")
+    assert "--along pca takes one checkpoint" in said(trained / "epoch_0002.pt", "--along", "pca")
     assert "--radius is 2, but the grid reaches 1" in said("--radius", 2)
     assert "is not in the range x>=2" in said("--points", 1)
     assert "The two checkpoints are equal" in said("--to", last, status=1)

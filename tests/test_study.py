@@ -303,6 +303,8 @@ def test_points_of_another_slice_or_of_none_are_not_taken(copy, tmp_path):
         (folder / path).unlink()
         (folder / path).with_name(Path(path).stem + ".0.unfinished").write_bytes(other)
     (folder / "results/plane/gone-epoch0003.0.unfinished").write_text("{}")
+    beside = (folder / paths("landscape", 3)[0]).with_name(Path(paths("landscape", 3)[0]).stem + ".0.unfinished")
+    beside.write_text("{}")  # of a result that is there
     do(text, folder)
     assert contents(folder) == before
 

@@ -202,7 +202,18 @@ def _line(job: Any, other: Path) -> _Way:
         way = direction_between(job.model.state_dict(), state_of(other, job.checkpoint, job.model))
     except ValueError as error:
         raise ValueError(f"--to {other}: {error}") from None
-    return _Way(way, f"line to {other.name}", one_sided=True)
+    return _Way(way, f"line to {_called(other, job.checkpoint)}", one_sided=True)
+
+
+def _called(other: Path, beside: Any) -> str:
+    """A checkpoint by its run, epoch and weights; a file of weights by its name."""
+    from snn_probe.checkpoint import load
+    from snn_probe.subjects import trained_here
+
+    if not trained_here(beside):
+        return other.name
+    card = load(other).card
+    return f"{other.name} of {card['run']}, epoch {card['epoch']} (weights {card['sha256'][:8]})"
 
 
 def _plane_of_run(job: Any) -> _Way:

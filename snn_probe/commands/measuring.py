@@ -28,6 +28,7 @@ from snn_probe.results import Result, load, save, strict_json
 from snn_probe.runs.run_folder import described
 from snn_probe.subjects import Subject, stage_of
 from snn_probe.system import load_split
+from snn_probe.tables.exports import csv
 from snn_probe.tables.shards import Shard, shard_path
 from snn_probe.tables.slices import table_of
 
@@ -113,7 +114,7 @@ def finish(found: dict[str, list[Result]], written: list[Path], out: Path, *, no
     for name, results in found.items():
         if len(results) > 1:
             others.append(out / f"{name}.csv")
-            write_if_new(others[-1], table_of(results).to_csv(index=False))
+            write_if_new(others[-1], csv(results))
         if not no_figure:
             others += figures(results, out, ("png", "pdf"))
     if as_json:

@@ -125,6 +125,9 @@ def _with_subjects(options: dict[str, Any], *, simulates: bool) -> dict[str, Any
         places = [file.resolve() for file in files]
         if twice := [file for file in files if places.count(file.resolve()) > 1]:
             raise click.UsageError(f"{twice[0]} is given twice; give each file once.")
+        wanted = "a checkpoint file such as <run>/checkpoints/last.pt" if files is checkpoints else "a file of weights"
+        if gone := [file for file in files if not file.exists()]:
+            raise ValueError(f"{gone[0]} does not exist; give {wanted}.")
     if checkpoints and weights:
         raise click.UsageError("--weights and CKPT exclude each other; a checkpoint has its own weights.")
     if checkpoints:

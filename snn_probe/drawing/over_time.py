@@ -180,7 +180,8 @@ def _draw_panels(figure: Figure, name: str, function, table: pd.DataFrame, width
         left, bottom = i % columns == 0, i + columns >= len(panels)
         ax.tick_params(labelleft=left or (is_map and not alike), labelbottom=bottom)
         ax.set(xlabel=ax.get_xlabel() if bottom else "", ylabel=ax.get_ylabel() if left else "")
-        ax.set_title(filled(series.label, width / columns - 0.3), fontsize=7.5, pad=3)
+        room = (width - 1.2) / columns - 0.1 if is_map else width / columns - 0.3  # beside a bar and layers' names
+        ax.set_title(filled(series.label, room), fontsize=7.5, pad=3)
     if is_map:
         bar = figure.colorbar(
             ScalarMappable(options["norm"], _COLORS), ax=axes, pad=0.02, aspect=20, label="Gradient norm"

@@ -167,6 +167,14 @@ def _labels(identity: pd.DataFrame) -> list[str]:
         alike = identity.duplicated(chosen).any() if chosen else len(identity) > 1
         if alike and more in identity and len(identity[more].unique()) > 1:
             chosen.append(more)
+    if {"checkpoint", "epoch"} <= set(
+        identity
+    ) and "checkpoint" in chosen:  # the file of an epoch is called by its number
+        numbered = [
+            f"epoch {e}" if c == "epoch" and not pd.isna(e) else c
+            for c, e in identity[["checkpoint", "epoch"]].to_numpy()
+        ]
+        identity = identity.assign(checkpoint=numbered)
     short = {name: _short_names(identity[name]) for name in ("method", "dataset", "model") if name in identity}
     return [_label(row, chosen, short) for _, row in identity.iterrows()]
 

@@ -129,12 +129,38 @@ def known_as_spikes(tensor: Tensor) -> bool:
     return version is not None and version == tensor._version
 
 
+_METHODS = (
+    "multi_step_forward single_step_forward neuronal_charge neuronal_fire neuronal_reset materialize_states".split()
+)
+
+
+def as_written(module: Any) -> bool:
+    """Whether a LIFNode or IFNode computes what SpikingJelly wrote: no method replaced in it or its class, numbers for
+    threshold, leak and reset, and a surrogate without hooks and replacements."""
+    surrogate = module.surrogate_function
+    numbers = [module.v_threshold, module.v_reset or 0.0, getattr(module, "tau", 1.0), getattr(surrogate, "alpha", 1.0)]
+    hooks = [value for name, value in vars(surrogate).items() if name.endswith("_hooks")]
+    return (
+        not any(name in vars(module) for name in _METHODS)
+        and all(_theirs(type(module), name) for name in _METHODS)
+        and all(isinstance(number, int | float) for number in numbers)
+        and not any(hooks)
+        and not any(name in vars(surrogate) for name in ("forward", "spiking_function", "primitive_function"))
+    )
+
+
+def _theirs(kind: type, name: str) -> bool:
+    method = getattr(kind, name, None)
+    return method is None or getattr(method, "__module__", "").startswith("spikingjelly.")
+
+
 def replaceable(module: nn.Module) -> bool:
-    """True for plain LIFNode and IFNode whose only state is the potential."""
+    """True for plain LIFNode and IFNode whose only state is the potential, as SpikingJelly wrote them."""
     from spikingjelly.activation_based import neuron
 
     return (
         type(module) in (neuron.LIFNode, neuron.IFNode)
+        and as_written(module)
         and not module.store_v_seq
         and getattr(module, "_neuron_precision", None) is None
     )

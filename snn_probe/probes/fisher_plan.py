@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_probe.neurons.values_only import values_only
 from snn_probe.probes.copies import MOST, RANKS, Copied, copied, places_of
 from snn_probe.probes.per_example import Contraction, Layer, own_parameters, recorded, supported, uses_in_graph
 from snn_probe.probes.timesteps import check_logits
@@ -93,18 +92,21 @@ def planned(model: nn.Module, chosen: dict[str, Tensor], inputs: Tensor, labels:
     if steps is None or not plan.unrolled:
         steps = forward(model, plan, inputs)
     check_logits(torch.stack([step.detach() for step in steps]), num_steps, labels)
-    losses = read.losses(read.logits(steps)[-1], labels, None)
-    group = losses[: read.group_size].sum()
+    logits = read.logits(steps)
+    losses = read.losses(logits[-1], labels, None)
     counts = uses_in_graph(losses.sum(), chosen)
-    # in all layers before the next pass
-    lone = list(edge_gradients(losses[0], layers, retain=True)) if read.group_size > 1 else None
-    exact, grouped = _both(group, chosen, plan.owners, layers)
+    exact, lone = _both(losses[: read.group_size].sum(), chosen, plan.owners, layers)
+    if read.group_size > 1 or read.readout != "prefix":  # of the first example alone, and of all timesteps
+        every = torch.stack([read.losses(one, labels, None)[0] for one in logits]).sum()
+        lone = list(edge_gradients(every, layers, retain=True))
+    summed = list(edge_gradients(losses.sum(), layers, retain=False))  # what the traces are made of
     rounding = 1e-12 * sum(exact.values())
     plan.layers = [
         layer
-        for layer, first, gradients in zip(layers, lone or grouped, grouped, strict=True)
+        for layer, first, gradients in zip(layers, lone, summed, strict=True)
         if _used_by_itself_alone(plan.owners[layer.name], gradients, counts)
         and _close(layer, _contracted(layer, first, gradients, plan, n, read), exact[layer.name], rounding)
+        and (exact[layer.name] > 0 or _as_written(layer.module))  # where nothing was compared
     ]
     for layer in layers:
         layer.clear()
@@ -120,13 +122,19 @@ def _as_whole(model: nn.Module, inputs: Tensor, steps: tuple[Tensor, ...]) -> bo
     """
     if any(step.shape != steps[0].shape for step in steps):
         return False
-    with torch.no_grad(), values_only(model):
+    with torch.no_grad():
         whole, found = model(inputs), torch.stack(steps)
     if whole.shape != found.shape:
         return False
     apart = (whole - found).abs().amax((0, 2))
     known = all(type(module).__module__.partition(".")[0] in _LIBRARIES for module in model.modules())
     return bool((apart.median() if known else apart.max()) <= 1e-4 * whole.abs().max())
+
+
+def _as_written(module: nn.Module) -> bool:
+    """Whether a layer of a known type computes what its type does: no hooks but ours, no forward of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module)
 
 
 def _used_by_itself_alone(names: list[str], gradients: tuple[Tensor | None, ...], counts: dict[str, int]) -> bool:
@@ -263,8 +271,8 @@ def _norms(gradients: Sequence[Tensor | None], owners: dict[str, list[str]]) -> 
 
 
 def _both(loss: Tensor, chosen: dict[str, Tensor], owners: dict[str, list[str]], layers: Sequence[Layer]):
-    """:func:`parameter_norms`, and of all layers :func:`edge_gradients`, from one backward pass."""
+    """:func:`parameter_norms`, and of all layers :func:`edge_gradients`, from one backward pass; the graph is kept."""
     parameters: list[Any] = [chosen[name] for group in owners.values() for name in group]
     edges: list[Any] = [edge for layer in layers for edge in layer.edges]
-    found = torch.autograd.grad(loss, [*parameters, *edges], allow_unused=True)
+    found = torch.autograd.grad(loss, [*parameters, *edges], retain_graph=True, allow_unused=True)
     return _norms(found[: len(parameters)], owners), list(_by_layer(list(found[len(parameters) :]), layers))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_probe.probes.layouts import CONV
+from snn_probe.probes.weight_norms import sum_of_terms
 
 _ROOM = 8  # times the inputs' memory that the Gram matrices may take
-_LOST = 1e-5  # relative error that rounding may bring, at the most
 
 
 def pays(module: Any, *, uses: int, positions: int, losses: int, prefixes: bool) -> bool:
@@ -47,7 +47,4 @@ def squared_norms(gram: Tensor, g: Tensor) -> tuple[Tensor, bool]:
     """(n,) in float64, for g (n, S, O, H, W) and the rows and columns of ``gram`` that belong to its uses; and whether
     the terms of the sum cancel so little that their rounding is no matter."""
     rows = g.flatten(3).transpose(2, 3).flatten(1, 2)  # (n, a, O)
-    terms = torch.bmm(rows, rows.mT).mul_(gram)
-    found = terms.sum((1, 2), dtype=torch.float64)
-    most = _LOST / torch.finfo(g.dtype).eps
-    return found, bool((terms.abs_().sum((1, 2), dtype=torch.float64) <= most * found).all())
+    return sum_of_terms(torch.bmm(rows, rows.mT).mul_(gram))

@@ -47,7 +47,8 @@ def hessian_eigenvalues(
     """The k algebraically largest eigenvalues: columns rank, eigenvalue, residual, converged, products.
 
     residual = |Hv - lambda v| / |lambda_1|; ``converged`` where it is at most ``tol``; ``products`` used in all
-    (``max_products`` bounds them, default 20 k + 100). An unconverged value is a lower bound, kept and marked.
+    (``max_products`` bounds them, default 20 k + 100). An unconverged value is a lower bound, kept and marked. A
+    repeated eigenvalue may stand there once: one start vector does not see its copies.
     Not the curvature of the sampled loss unless ``forward="relaxed"``. Raises ValueError for a bad argument, k larger
     than the number of parameters, and a model or batches that break their contracts.
     """

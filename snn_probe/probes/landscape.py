@@ -25,7 +25,15 @@ from snn_probe.probes.directions import Direction
 from snn_probe.probes.examples import Examples, digest
 from snn_probe.probes.memory_order import best_order
 from snn_probe.probes.moved import MovedWeights
-from snn_probe.probes.point import Objective, Point, described, measure, named_objectives, watched_currents
+from snn_probe.probes.point import (
+    Objective,
+    Point,
+    described,
+    measure,
+    named_objectives,
+    source_digest,
+    watched_currents,
+)
 from snn_probe.results import Result
 from snn_probe.tables.shards import PROBE, Coordinates, Shard, check_shard, differing, own_points
 from snn_probe.temporal import Batches, check_temporal, probing
@@ -93,6 +101,7 @@ def loss_slice(
                 "params": "all trainable" if params is None else sorted(chosen),
                 **_origin(weights, seed),
                 "weights_sha256": digest(model.state_dict()),
+                "code_sha256": source_digest([model, *objectives.values()]),
                 "examples_sha256": examples.sha256,
                 "num_examples": examples.count,
                 "num_steps": check_temporal(model, examples.first),

@@ -3,6 +3,8 @@
 Several objectives are taken from each forward pass. Sums and counts are carried and divided once.
 """
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +58,20 @@ def described(objective: Objective) -> str:
     function = getattr(objective, "__qualname__", None)
     text = repr(objective) if is_dataclass(objective) else function or type(objective).__qualname__
     return f"{text} without its penalty" if hasattr(objective, "without_penalty") else text
+
+
+def source_digest(things: Iterable[Any]) -> str:
+    """SHA-256 of what is written of a model or objective beside its weights: how it shows itself (thresholds and leaks
+    of SpikingJelly's neurons, hyperparameters) and the source of its code where that is a file."""
+    sha256 = hashlib.sha256()
+    for thing in things:
+        shown = repr(thing) if isinstance(thing, nn.Module) or is_dataclass(thing) else described(thing)
+        try:
+            source = inspect.getsource(thing if inspect.isroutine(thing) else type(thing))
+        except (OSError, TypeError):
+            source = ""
+        sha256.update(f"{shown}\n{source}\n".encode())
+    return sha256.hexdigest()
 
 
 def measure(

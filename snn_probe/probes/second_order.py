@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_probe.neurons.pooling import fast_pools
-from snn_probe.neurons.single_step import Forms, derivative, is_step, marked_as_spikes, running
+from snn_probe.neurons.single_step import Forms, as_written, derivative, is_step, marked_as_spikes, running
 from snn_probe.probes.convolutions import twice_differentiable
 from snn_probe.probes.eval_norms import eval_norms
 
@@ -136,7 +136,9 @@ def _surrogate_derivatives(surrogate_function: nn.Module, distance: Tensor) -> t
 
 
 _BENDS = {  # S'' from x, S' and alpha, of the papers' surrogates
-    "PiecewiseQuadratic": lambda x, slope, alpha: x.sign().mul_(-alpha * alpha).masked_fill_(slope <= 0, 0.0),
+    "PiecewiseQuadratic": lambda x, slope, alpha: (
+        x.sign().mul_(-alpha * alpha).masked_fill_(x.abs() > 1.0 / alpha, 0.0)
+    ),
     "Sigmoid": lambda x, slope, alpha: (x * (0.5 * alpha)).tanh_().mul_(slope).mul_(-alpha),
     "ATan": lambda x, slope, alpha: (x * slope).mul_(slope).mul_(-math.pi * math.pi * alpha),
 }
@@ -176,6 +178,7 @@ def _replaceable(module: nn.Module) -> bool:
 
     return (
         type(module) in (neuron.LIFNode, neuron.IFNode)
+        and as_written(module)
         and module.step_mode == "m"
         and not module.store_v_seq
         and "forward" not in module.__dict__

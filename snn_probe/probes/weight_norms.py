@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_LOST = 1e-5  # relative error that rounding may bring where terms cancel, at the most
 BLOCK = 1 << 17
 """Elements of per-example gradients formed at a time; larger blocks measured slower, as they leave the cache."""
 
@@ -17,13 +18,23 @@ def sum_of_squares(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1, dtype=torch.float64)
 
 
+def sum_of_terms(terms: Tensor) -> tuple[Tensor, bool]:
+    """(n, a, b) summed to (n,) in float64, overwritten; and whether they cancel so little that their rounding is no
+    matter."""
+    found = terms.sum((1, 2), dtype=torch.float64)
+    most = _LOST / torch.finfo(terms.dtype).eps
+    return found, bool((terms.abs_().sum((1, 2), dtype=torch.float64) <= most * found).all())
+
+
 def linear(x: Tensor, g: Tensor) -> Tensor:
     """||sum_s g_s x_s^T||^2 per group; through the Gram matrices of the uses where those are smaller."""
     x, g = (v.transpose(0, 1).flatten(1, 2) for v in (x, g))  # (n, S, C)
     _, uses, inward = x.shape
     outward = g.shape[2]
     if uses * (inward + outward) < inward * outward:
-        return (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2), dtype=torch.float64)
+        found, sound = sum_of_terms(torch.bmm(x, x.mT).mul_(torch.bmm(g, g.mT)))
+        if sound:
+            return found
     size = max(1, BLOCK // (inward * outward))
     parts = [sum_of_squares(torch.bmm(a.mT, b)) for a, b in zip(g.split(size), x.split(size), strict=True)]
     return torch.cat(parts)

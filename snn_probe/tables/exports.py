@@ -15,10 +15,12 @@ import numpy as np
 
 from snn_probe import __version__
 from snn_probe.machine.files import write_atomically
-from snn_probe.results import Result
+from snn_probe.results import IDENTIFYING, Result
 from snn_probe.tables.slices import Slice, slices, table_of
 
 SUFFIXES = (".csv", ".h5", ".vts")
+_TELLING = ("split", "num_examples", "group_size", "labels", "readout", "operator", "forward")
+"""Settings without which rows of different results should not be compared."""
 
 
 def export(results: Sequence[Result], path: str | os.PathLike[str], *, objective: str | None = None) -> None:
@@ -38,11 +40,21 @@ def export(results: Sequence[Result], path: str | os.PathLike[str], *, objective
     if suffix == ".csv":
         if objective is not None:
             raise ValueError("A .csv holds every objective; leave objective out, or export to .h5 or .vts.")
-        write_atomically(path, table_of(results).to_csv(index=False))
+        write_atomically(path, csv(results))
         return
     if len(results) != 1:
         raise ValueError(f"A {suffix} holds one result, and {len(results)} were given; export each to its own file.")
     write_atomically(path, {".h5": hdf5, ".vts": vts}[suffix](results[0], objective))
+
+
+def csv(results: Sequence[Result]) -> str:
+    """The combined table of results of one probe, with a column for each setting in which they differ."""
+    table, counts = table_of(results), [len(result.table) for result in results]
+    for name in reversed(_TELLING):
+        values = [result.settings.get(name) for result in results]
+        if len(set(map(str, values))) > 1 and name not in table:
+            table.insert(len(IDENTIFYING), name, [v for v, n in zip(values, counts, strict=True) for _ in range(n)])
+    return table.to_csv(index=False)
 
 
 def hdf5(result: Result, objective: str | None = None) -> bytes:
