@@ -36,6 +36,9 @@ def draw(
     """
     if name not in (names := ("loss_line", "loss_contour", "loss_surface")):
         raise ValueError(f"draw: there is no figure {name!r}; choose one of {', '.join(names)}")
+    if name == "loss_surface" and (labels := options.get("labels")):  # the edges of a surface have room for symbols
+        options["labels"] = tuple(label.partition(" (")[0] for label in labels)
+        measured_on = "; ".join([*filter(None, [measured_on]), *labels])
     with style():
         figure = Figure(figsize=(width, width), layout="constrained" if name == "loss_line" else "compressed")
         objectives = list(dict.fromkeys(table["objective"])) if "objective" in table else [None]
