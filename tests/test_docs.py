@@ -45,7 +45,11 @@ def anchors(page):
     return named | set(re.findall(r'<a id="([^"]+)">', page))
 
 
-PAGES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in ("analyses", "trained_models")), *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / name / "README.md" for name in ("analyses", "trained_models")),
+    *sorted(DOCS.glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
