@@ -1,7 +1,7 @@
 """Small versions of four contests: ours stays ahead of its peer by a stated factor, and gives the peer's answer.
 
 Processor time of one thread, so that neighbours disturb little. The noise is the interquartile range of the pairs'
-ratios; the bars lie below what was measured on a Xeon with AMX, since other machines have other ratios.
+ratios; the bars lie below what was measured on a Xeon with AMX and on an EPYC, since other machines have other ratios.
 """
 
 import sys
@@ -58,7 +58,7 @@ def penalty():
     return module.prepare(False)
 
 
-CONTESTS = {fisher: (2.0, 1e-5), landscape: (2.0, 1e-5), hessian: (1.1, 1e-3), penalty: (5.0, 1e-5)}
+CONTESTS = {fisher: (2.0, 1e-5), landscape: (1.5, 1e-5), hessian: (1.1, 1e-3), penalty: (5.0, 1e-5)}
 """The bar, and the largest error of ours."""
 ROUNDS = 3  # of five pairs, judged together; more than one only where the first falls short
 

@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was_also_after_a_failure(calls, num_steps):
     before = snapshot(model)
     try:
         timestep_accuracy(model, batches(*networks.examples(9, 4), *[1] * 9), num_steps=num_steps)
-        assert calls is None and count > 11
+        assert calls is None and count >= 11
     except KeyError:
         assert calls is not None
     assert same(before, snapshot(model)) and model.num_steps == 4

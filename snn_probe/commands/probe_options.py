@@ -121,21 +121,25 @@ def _with_subjects(options: dict[str, Any], *, simulates: bool) -> dict[str, Any
         options["num_steps"] = num_steps if checkpoints else None
     elif checkpoints and num_steps is not None:
         raise click.UsageError("--num-steps is for --model without CKPT; a checkpoint knows its timesteps.")
-    for files in (checkpoints, weights):
-        places = [file.resolve() for file in files]
-        if twice := [file for file in files if places.count(file.resolve()) > 1]:
-            raise click.UsageError(f"{twice[0]} is given twice; give each file once.")
-        wanted = "a checkpoint file such as <run>/checkpoints/last.pt" if files is checkpoints else "a file of weights"
-        if gone := [file for file in files if not file.exists()]:
-            raise ValueError(f"{gone[0]} does not exist; give {wanted}.")
     if checkpoints and weights:
         raise click.UsageError("--weights and CKPT exclude each other; a checkpoint has its own weights.")
+    _check_files(checkpoints, "a checkpoint file such as <run>/checkpoints/last.pt")
     if checkpoints:
         return {**options, "subjects": _of_checkpoints(checkpoints, {"model": models, "data": datasets})}
     if len(models) != 1 or len(datasets) > 1:
         raise click.UsageError("Give CKPT, or a network by one --model NAME [--weights FILE] [--data NAME].")
+    _check_files(weights, "a file of weights: .pt, .pth, .pth.tar or .safetensors")
     chosen = (models[0], weights, datasets[0] if datasets else "digits", num_steps)
     return {**options, "subjects": _of_networks(*chosen, options["data_root"])}
+
+
+def _check_files(files: tuple[Path, ...], wanted: str) -> None:
+    """Each once and there, before anything is measured."""
+    places = [file.resolve() for file in files]
+    if twice := [file for file in files if places.count(file.resolve()) > 1]:
+        raise click.UsageError(f"{twice[0]} is given twice; give each file once.")
+    if gone := [file for file in files if not file.exists()]:
+        raise ValueError(f"{gone[0]} does not exist; give {wanted}.")
 
 
 def _folders(options: dict[str, Any], datasets: tuple[str, ...]) -> list[str]:
