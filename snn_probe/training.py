@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -141,7 +141,8 @@ def _epochs(
         if run and rank() == 0:
             run.write_resume(state.saved())
 
-    with held:
+    # Several processes stop where they agree to, after a step; between epochs one would leave the others waiting.
+    with held, unbroken() if world_size() > 1 else nullcontext():
         for epoch in range(state.epoch + 1, config.epochs + 1):
             state.enter(epoch)
             data = splits.of(state.stage)

@@ -255,7 +255,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_unit(tmp_path):
 
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "snn_probe"]
-LONG = "--epochs 4 --train-examples 240 --batch-size 2 --num-steps 2 --eval-examples 8 --learning-rate 0.01".split()
+LONG = "--epochs 8 --train-examples 240 --batch-size 2 --num-steps 2 --eval-examples 8 --learning-rate 0.01".split()
 
 
 def test_under_torchrun_all_processes_stop_together_and_go_on(tmp_path):
@@ -265,7 +265,7 @@ def test_under_torchrun_all_processes_stop_together_and_go_on(tmp_path):
     until = time.monotonic() + 120
     while not (tmp_path / "run" / "config.json").exists() and child.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
-    time.sleep(4.0)  # both processes take steps by then, on a busy machine too
+    time.sleep(2.0)
     children = [pid for pid in os.listdir("/proc") if pid.isdigit() and str(tmp_path / "run") in _command_of(pid)]
     told = time.monotonic()
     child.send_signal(signal.SIGTERM)
@@ -274,7 +274,7 @@ def test_under_torchrun_all_processes_stop_together_and_go_on(tmp_path):
     assert len(children) >= 3 and not any(os.path.exists(f"/proc/{pid}") for pid in children)
     assert said.count("Interrupted; what was saved before is complete.") == 1, said
     plain = RunFolder(tmp_path / "run").read_resume()["plain"]
-    assert plain["epoch"] < 4
+    assert plain["epoch"] < 8
     again = [*LAUNCH, "train", "--resume", *LONG, "--out"]
     for folder in ("run", "straight"):
         done = subprocess.run([*again, str(tmp_path / folder)], env=environment, capture_output=True, text=True)
