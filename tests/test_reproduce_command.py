@@ -64,6 +64,17 @@ def test_a_study_lies_where_it_is_told_and_paths_are_all_that_goes_to_stdout(her
     assert "Nothing is missing of the runs and results." in again.stderr
 
 
+def test_the_figures_have_the_width_and_formats_that_are_asked_for(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "conclude", lambda tables, folder, **figures: asked.append(figures))
+    run("reproduce", "small.toml")
+    run("reproduce", "small.toml", "--width", "3.25in", "--svg")
+    assert asked == [
+        {"width": 6.75, "formats": ("pdf", "png")},
+        {"width": 3.25, "formats": ("pdf", "png", "svg")},
+    ]
+
+
 def test_a_wrong_recipe_is_wrong_usage(here):
     (here / "wrong.toml").write_text(RECIPE + "colour = 1")
     said = failed("reproduce", "wrong.toml", status=2)

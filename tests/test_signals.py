@@ -284,6 +284,19 @@ def test_under_torchrun_all_processes_stop_together_and_go_on(tmp_path):
         assert torch.equal(tensor, states[1]["model"][name]), name
 
 
+def test_between_epochs_several_processes_wait_for_the_step_after_which_they_agree(tmp_path, monkeypatch):
+    """One that left at once would leave the others waiting for it."""
+    monkeypatch.setattr("snn_probe.training.world_size", lambda: 2)
+    with listening():
+        epochs = train(SMALL, folder=tmp_path / "run")
+        assert next(epochs).epoch == 1
+        signal.raise_signal(signal.SIGTERM)  # noticed, and no more
+        with pytest.raises(Interrupted):
+            next(epochs)
+    plain = RunFolder(tmp_path / "run").read_resume()["plain"]
+    assert (plain["epoch"], plain["position"]["epoch"], plain["position"]["steps"]) == (1, 2, 1)
+
+
 def _command_of(pid):
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
