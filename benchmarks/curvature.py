@@ -68,34 +68,37 @@ def torch_eig(matrix, eigenvectors):
     return torch.stack([values, torch.zeros_like(values)], 1), vectors
 
 
-def density_prepared(small: bool) -> Work:
-    from pyhessian import hessian
+def density_prepared(count: int = 256) -> Callable[[bool], Work]:
+    def prepare(small: bool) -> Work:
+        from pyhessian import hessian
 
-    torch.manual_seed(0)
-    model, batch = digits_case(2 if small else 256)
-    exact = None
+        torch.manual_seed(0)
+        model, batch = digits_case(2 if small else count)
+        exact = None
 
-    def peer():
-        torch.eig = torch_eig
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = hessian(model, lambda z, y: SDT()(z, y), data=batch, cuda=False).density(STEPS, VECTORS)
-        finally:
-            del torch.eig
-        model.zero_grad()
-        return float(np.max(found[0]))
+        def peer():
+            torch.eig = torch_eig
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    found = hessian(model, lambda z, y: SDT()(z, y), data=batch, cuda=False).density(STEPS, VECTORS)
+            finally:
+                del torch.eig
+            model.zero_grad()
+            return float(np.max(found[0]))
 
-    def ours():
-        found = hessian_density(model, [batch], SDT(), num_probes=VECTORS, num_steps=STEPS)
-        return found.table["eigenvalue"].max() - 4 * found.settings["broadening"]
+        def ours():
+            found = hessian_density(model, [batch], SDT(), num_probes=VECTORS, num_steps=STEPS)
+            return found.table["eigenvalue"].max() - 4 * found.settings["broadening"]
 
-    def error(largest) -> float:
-        nonlocal exact
-        exact = arpack(model, batch, tol=1e-6).max() if exact is None else exact
-        return abs(largest - exact) / exact
+        def error(largest) -> float:
+            nonlocal exact
+            exact = arpack(model, batch, tol=1e-6).max() if exact is None else exact
+            return abs(largest - exact) / exact
 
-    return Work(peer, ours, error)
+        return Work(peer, ours, error)
+
+    return prepare
 
 
 def eigenthings_peer(model, batch):
@@ -138,7 +141,7 @@ CONTESTS = [
     ),
     Contest(
         "density-pyhessian", f"spectral density, {VECTORS} vectors, {STEPS} steps, tiny, 256 digits, T=4",
-        "PyHessian with torch.eig put back", density_prepared,
+        "PyHessian with torch.eig put back", density_prepared(),
         "largest node over the largest eigenvalue; reference: ARPACK, tolerance 1e-6, plain autograd", "pyhessian",
     ),
     Contest("hessian-eigsh", WHAT, "eigsh on a kept graph, scipy", prepared(scipy_peer), ERROR, "scipy"),

@@ -9,6 +9,7 @@ the bytes that its neurons have to move, at the bandwidth of a copy measured her
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from snn_probe.models import build
 from snn_probe.objectives import SDT
 from snn_probe.probes import (
     fisher_trace,
+    hessian_density,
+    hessian_eigenvalues,
     hessian_trace,
     loss_slice,
     spiking_activity,
@@ -128,6 +131,13 @@ def networks(size: int):
     )
 
 
+def largest(model, batches):
+    """Stops after PRODUCTS products, converged or not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return hessian_eigenvalues(model, batches, SDT(), k=1, max_products=PRODUCTS)
+
+
 def work(model, batches, steps: int, a: Alone):
     """Name of a probe, its call, the arithmetic it needs in seconds, and the passes over the neurons."""
     prefixes = (steps + 1) / 2
@@ -137,12 +147,15 @@ def work(model, batches, steps: int, a: Alone):
         a.forward + prefixes * (a.inputs + a.weights),
         1 + 2 * prefixes,
     )
-    yield (
-        f"hessian, {PRODUCTS} products",
-        lambda: hessian_trace(model, batches, SDT(), num_probes=PRODUCTS),
-        a.forward + a.inputs + a.weights + PRODUCTS * 2 * (a.forward + a.inputs + a.weights),
-        3 + PRODUCTS * 6,
-    )
+    curvature = {
+        f"hessian_trace, {PRODUCTS} products": lambda: hessian_trace(model, batches, SDT(), num_probes=PRODUCTS),
+        f"hessian_eigenvalues, k=1, {PRODUCTS} products": lambda: largest(model, batches),
+        f"hessian_density, {PRODUCTS} products": lambda: hessian_density(
+            model, batches, SDT(), num_probes=1, num_steps=PRODUCTS
+        ),
+    }
+    for name, call in curvature.items():
+        yield name, call, (1 + 2 * PRODUCTS) * (a.forward + a.inputs + a.weights), 3 + PRODUCTS * 6
     axis = [i / POINTS for i in range(POINTS)]
     yield (
         f"loss_slice, {POINTS} points",

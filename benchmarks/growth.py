@@ -1,8 +1,9 @@
 """Time and memory of each probe against T, N, P and the grid: ``python benchmarks/growth.py [--repeats 3] [-o docs/growth]``.
 
-``tiny`` on random 16x16 event frames, around T = 8, 128 examples in batches of 32 and width 1. Every value is measured in a
-process of its own, which knows nothing of the others' memory. The exponent is the slope of a line through the
-logarithms; what theory says stands beside it. Writes PREFIX.csv and PREFIX.png.
+``tiny`` on random 16x16 event frames, around T = 8, 128 examples in batches of 32 and width 1; against processes, which
+torchrun starts with one thread each, 1024 examples, and memory is the first process's. Every value is measured in processes
+of its own, which know nothing of the others' memory. The exponent is the slope of a line through the logarithms; what theory
+says stands beside it. Writes PREFIX.csv and PREFIX.png.
 """
 
 import argparse
@@ -16,15 +17,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from contests import growth as memory_growth
 from contests import machine
 
+from snn_probe.distributed import dealing, processes, rank, world_size
 from snn_probe.models import build
 from snn_probe.objectives import SDT
 from snn_probe.probes import fisher_trace, hessian_trace, loss_slice, temporal_gradient_norms
 
 BASE = {"T": 8, "N": 128, "width": 1.0, "points": 8}
-AXES = {"T": (4, 8, 16, 32), "N": (64, 128, 256, 512), "width": (1.0, 2.0, 4.0, 8.0), "points": (4, 8, 16, 32)}
+MANY = {"processes": {"N": 1024}}  # enough batches to deal out
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+AXES = {
+    "T": (4, 8, 16, 32),
+    "N": (64, 128, 256, 512),
+    "width": (1.0, 2.0, 4.0, 8.0),
+    "points": (4, 8, 16, 32),
+    "processes": tuple(2**i for i in range(CORES.bit_length())),
+}
 BATCH = 32
 PROBES = {
     "fisher_trace": lambda model, batches, points: fisher_trace(model, batches),
@@ -35,8 +46,8 @@ PROBES = {
     "temporal_gradient_norms": lambda model, batches, points: temporal_gradient_norms(model, batches, SDT()),
     "training step": lambda model, batches, points: step(model, batches),
 }
-THEORY = {"T": {"fisher_trace": 2.0}, "points": {"loss_slice": 1.0}}  # exponents of the time; 1 elsewhere
-ONLY = {"points": ("loss_slice",)}
+THEORY = {"T": {"fisher_trace": 2.0}, "processes": dict.fromkeys(PROBES, -1.0)}  # exponents of the time; 1 elsewhere
+ONLY = {"points": ("loss_slice",), "processes": tuple(PROBES)[:4]}
 
 
 def step(model, batches):
@@ -55,21 +66,34 @@ def case(values):
 
 
 def one(probe: str, axis: str, value: float) -> None:
-    """In a process of its own: prints seconds, megabytes, parameters."""
-    values = {**BASE, axis: value}
+    """In processes of its own: prints seconds, megabytes, parameters."""
+    values = {**BASE, **MANY.get(axis, {}), axis: value}
     call, points = PROBES[probe], int(values["points"])
-    call(*case({**BASE, "T": 2, "N": 4, "width": values["width"]}), 2)  # what is loaded once
-    model, batches = case(values)
-    began = time.perf_counter()
-    megabytes = memory_growth(lambda: call(model, batches, points))
-    seconds = time.perf_counter() - began
-    print(seconds, megabytes, sum(p.numel() for p in model.parameters()))
+    with processes(), dealing():
+        call(*case({**BASE, "T": 2, "N": 4, "width": values["width"]}), 2)  # what is loaded once
+        model, batches = case(values)
+        _meet()
+        began = time.perf_counter()
+        megabytes = memory_growth(lambda: call(model, batches, points))
+        _meet()
+        seconds = time.perf_counter() - began
+        if rank() == 0:
+            print(seconds, megabytes, sum(p.numel() for p in model.parameters()))
+
+
+def _meet() -> None:
+    if world_size() > 1:
+        dist.barrier()
 
 
 def measure(probe: str, axis: str, value: float) -> list[float]:
-    command = [sys.executable, __file__, "--one", probe, axis, str(value)]
-    fresh = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    done = subprocess.run(command, capture_output=True, text=True, env=fresh, check=True)
+    command, fresh = [sys.executable], {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    if axis == "processes":
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={value:g}"]
+        fresh["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(
+        [*command, __file__, "--one", probe, axis, str(value)], capture_output=True, text=True, env=fresh, check=True
+    )
     return [float(word) for word in done.stdout.split()[-3:]]
 
 
@@ -101,8 +125,9 @@ def draw(table: pd.DataFrame, fitted: pd.DataFrame, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    labels = {"T": "timesteps T", "N": "examples N", "width": "parameters P", "points": "grid points"}
-    figure, axes = plt.subplots(2, len(AXES), figsize=(11, 5.6), layout="constrained", sharey="row")
+    labels = {"T": "timesteps T", "N": "examples N", "width": "parameters P", "points": "grid points",
+              "processes": "processes"}  # fmt: skip
+    figure, axes = plt.subplots(2, len(AXES), figsize=(13, 5.6), layout="constrained", sharey="row")
     for column, axis in enumerate(AXES):
         for row, (what, unit) in enumerate((("seconds", "time / s"), ("megabytes", "memory / MB"))):
             place = axes[row, column]
