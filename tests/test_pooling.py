@@ -110,13 +110,16 @@ def test_what_pytorch_pools_better_it_does(x):
     assert graph(found) != "_PoolBackward" and torch.equal(found, pool(x))
 
 
-def test_products_in_less_than_full_precision_are_not_used():
+def test_products_in_less_than_full_precision_change_nothing():
     pool, x = layer.AvgPool2d(2), torch.randn(2, 3, 4, 4).requires_grad_()
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        with running(fast_pools(pool)):
-            assert graph(pool(x)) == "AvgPool2DBackward0"
+        with running(fast_pools(pool)), torch.autocast("cpu", torch.bfloat16):
+            found = pool(x)
+        assert graph(found) == "_PoolBackward" and torch.equal(found, pool(x))
+        (gradient,) = torch.autograd.grad(found.square().sum(), x)
+        assert torch.equal(gradient, torch.autograd.grad(pool(x).square().sum(), x)[0])
     finally:
         torch.set_float32_matmul_precision(before)
 

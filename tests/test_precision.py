@@ -14,7 +14,6 @@ CODE = """
 import torch
 from torch import nn
 from snn_probe.temporal import probing
-from snn_probe.machine.precision import short_products
 {told}
 {new}
 class Net(nn.Linear):
@@ -34,16 +33,16 @@ with probing(net):
     net(torch.ones(1, 2))
 assert seen == [["ieee"] * 3] * 2, seen
 assert state() == before, before
-print(before, short_products())
+print(before)
 """
 TOLD = {
-    "nothing": ("", "['tf32', 'tf32', 'none'] False"),
-    "the old way": ("torch.backends.cuda.matmul.allow_tf32 = True", "['tf32', 'tf32', 'tf32'] False"),
-    "for all": ("torch.set_float32_matmul_precision('high')", "['tf32', 'tf32', 'tf32'] True"),
-    "the new way": ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "['tf32', 'tf32', 'tf32'] False"),
+    "nothing": ("", "['tf32', 'tf32', 'none']"),
+    "the old way": ("torch.backends.cuda.matmul.allow_tf32 = True", "['tf32', 'tf32', 'tf32']"),
+    "for all": ("torch.set_float32_matmul_precision('high')", "['tf32', 'tf32', 'tf32']"),
+    "the new way": ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "['tf32', 'tf32', 'tf32']"),
     "the new way, on the CPU": (
         "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
-        "['tf32', 'tf32', 'none'] True",
+        "['tf32', 'tf32', 'none']",
     ),
 }
 

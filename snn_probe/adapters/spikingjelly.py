@@ -10,6 +10,7 @@ from snn_probe.adapters.feeding import at_once, check_arguments, timesteps
 from snn_probe.neurons import sharing
 from snn_probe.neurons.pooling import fast_pools
 from snn_probe.neurons.single_step import first_order, running
+from snn_probe.neurons.values_only import in_turn
 
 
 class SpikingJellyModel(nn.Module):
@@ -33,10 +34,7 @@ class SpikingJellyModel(nn.Module):
             return self.net(at_once(inputs, self.num_steps, self.takes))
         shared, rest = sharing.split(self.net)
         x = sharing.once(shared, inputs.unsqueeze(0), self.num_steps)
-        x = x.expand(self.num_steps, *x.shape[1:])
-        for layer in rest:
-            x = layer(x)
-        return x
+        return in_turn(rest, x.expand(self.num_steps, *x.shape[1:]))
 
     def unrolled(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same logits as T tensors (N, C), computed in single-step mode.

@@ -27,11 +27,3 @@ def _switches() -> list[tuple[Any, str, Any]]:
     if hasattr(products, "fp32_precision"):  # PyTorch 2.9 and later, which refuse to mix both ways
         return [(place, "fp32_precision", "ieee") for place in (cudnn.conv, cudnn.rnn, products)]  # type: ignore[attr-defined]
     return [(place, "allow_tf32", False) for place in (cudnn, products)]
-
-
-def short_products() -> bool:
-    """Whether products of float32 matrices on the CPU are made in fewer digits."""
-    place = getattr(torch.backends.mkldnn, "matmul", None)
-    if hasattr(place, "fp32_precision"):
-        return place.fp32_precision not in ("none", "ieee")  # type: ignore[union-attr]
-    return torch.get_float32_matmul_precision() != "highest"

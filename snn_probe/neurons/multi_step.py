@@ -56,18 +56,22 @@ def _replaceable(module: nn.Module) -> bool:
 
 
 def _forward(neuron: Any, currents: Tensor) -> Tensor:
-    wide = torch.float64 if currents.dtype == torch.float64 else torch.float32
-    state = neuron._memories["v"]
-    if isinstance(state, float):  # at rest
-        potential = torch.full((), state, dtype=wide, device=currents.device).expand(currents.shape[1:])
-    else:
-        (potential,) = neuron.materialize_states((currents,), (state,), "m")
+    potential = at_start(neuron, currents)
     if torch.compiler.is_compiling():
         run = _traced
     else:
         run = _fused if currents.is_cuda else _blocked
-    spikes, neuron._memories["v"] = run(neuron, currents, potential.to(wide))
+    spikes, neuron._memories["v"] = run(neuron, currents, potential)
     return spikes if torch.compiler.is_compiling() else marked_as_spikes(spikes)
+
+
+def at_start(neuron: Any, currents: Tensor) -> Tensor:
+    """The potential before the first timestep, float32 or wider."""
+    wide = torch.float64 if currents.dtype == torch.float64 else torch.float32
+    state = neuron._memories["v"]
+    if isinstance(state, float):  # at rest
+        return torch.full((), state, dtype=wide, device=currents.device).expand(currents.shape[1:])
+    return neuron.materialize_states((currents,), (state,), "m")[0].to(wide)
 
 
 def _traced(neuron: Any, currents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,11 +120,11 @@ class _Neurons(torch.autograd.Function):
     @staticmethod
     def forward(ctx, currents, start, neuron):
         spikes, end = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (currents, start))
-        for block, (charged, fired, _) in _blocks(currents, start.dtype):
+        for block, (charged, fired, _) in in_blocks(currents, start.dtype):
             found = spikes[:, block]
             fired = found if found.dtype == fired.dtype else fired
             here = [charged[0]] * len(currents)  # of no use once it has fired
-            _charge_and_fire(neuron, currents[:, block], end[block].copy_(start[block]), here, fired)
+            charge_and_fire(neuron, currents[:, block], end[block].copy_(start[block]), here, fired)
             if fired is not found:
                 found.copy_(fired)
         ctx.save_for_backward(currents, start)
@@ -139,8 +143,8 @@ class _Neurons(torch.autograd.Function):
         d_spikes = torch.zeros_like(currents) if d_spikes is None else d_spikes
         d_currents, d_start = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (currents, start))
         leak, per_current = _charge_slopes(ctx.neuron)
-        for block, (charged, fired, potential) in _blocks(currents, start.dtype):
-            _charge_and_fire(ctx.neuron, currents[:, block], potential.copy_(start[block]), charged, fired)
+        for block, (charged, fired, potential) in in_blocks(currents, start.dtype):
+            charge_and_fire(ctx.neuron, currents[:, block], potential.copy_(start[block]), charged, fired)
             surrogate, through = _slopes(ctx.neuron, charged, fired)
             d_charged = surrogate.mul_(d_spikes[:, block])
             if d_end is not None:
@@ -152,10 +156,13 @@ class _Neurons(torch.autograd.Function):
         return d_currents, d_start, None
 
 
-def _blocks(currents: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor]]]:
-    """Ranges of neurons, each with room to work in, used again for every block: two arrays (T, size), one (size,)."""
+def in_blocks(
+    currents: Tensor, dtype: torch.dtype, *, unit: int = 1
+) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor]]]:
+    """Ranges of neurons, whole multiples of ``unit``, each with room to work in, used again for every block: two arrays
+    (T, size), one (size,)."""
     steps, neurons = currents.shape
-    size = max(1, min(neurons, BLOCK * torch.get_num_threads()))
+    size = max(unit, min(neurons, BLOCK * torch.get_num_threads()) // unit * unit)
     charged, fired = (torch.empty((steps, size), dtype=dtype, device=currents.device) for _ in range(2))
     potential = torch.empty(size, dtype=dtype, device=currents.device)
     for begin in range(0, neurons, size):
@@ -163,7 +170,7 @@ def _blocks(currents: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, tuple
         yield slice(begin, begin + here), (charged[:, :here], fired[:, :here], potential[:here])
 
 
-def _charge_and_fire(
+def charge_and_fire(
     neuron: Any, currents: Tensor, potential: Tensor, charged: Tensor | list[Tensor], fired: Tensor
 ) -> None:
     """Fill ``charged`` and ``fired`` (T, size); ``potential`` goes from before the first to after the last timestep.

@@ -1,26 +1,23 @@
 """2x2 average pools on the CPU in less time: PyTorch's values and derivatives of any order.
 
-PyTorch's own pool takes contiguous arrays number by number. Here two rows of an image, one after the other in memory, are
-multiplied by a matrix with four quarters in each column; the spreading of a gradient multiplies by its transpose. They
-are each other's derivative, and neither keeps its input. Zeros and ones are summed exactly in any order, and a gradient
-is not summed at all, so both have PyTorch's bits. Other values have them too, as strided sums in PyTorch's order; only a
-second derivative may differ by rounding, and what is not finite spreads over its two rows.
+PyTorch's own pool takes contiguous arrays number by number. Here whole rows are added, two by two, and then their
+neighbours; a gradient is spread the other way round. They are each other's derivative, and neither keeps its input.
+Zeros and ones are summed exactly in any order, and a gradient is not summed at all, so both have PyTorch's bits. Other
+values have them too, as sums in PyTorch's order; only a second derivative may differ by rounding.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snn_probe.machine.precision import short_products
 from snn_probe.neurons.single_step import Forms, known_as_spikes
 
 
 def fast_pools(model: nn.Module) -> Forms:
     """The model's 2x2 average pools, and what may stand for their forward; see :func:`snn_probe.neurons.single_step.running`."""
-    return [(m, partial(_forward, m, m.forward)) for m in model.modules() if _is_quarter(m)]
+    return [(m, FastPool(m, m.forward)) for m in model.modules() if _is_quarter(m)]
 
 
 def _is_quarter(module: Any) -> bool:
@@ -37,19 +34,19 @@ def _is_quarter(module: Any) -> bool:
     )
 
 
-def _forward(pool: Any, original: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """PyTorch's own where it is fast (CUDA, channels last), sums in another way (short floats), refuses or is compiled,
-    and where products of matrices are not to be in full precision."""
-    axes = (5,) if getattr(pool, "step_mode", "s") == "m" else (3, 4)
-    plain = x.ndim in axes and x.is_contiguous() and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
-    if not plain or min(x.shape[-2:]) < 2 or torch.compiler.is_compiling() or _shortened():
-        return original(x)
-    return _Pool.apply(x, known_as_spikes(x))
+class FastPool:
+    """What stands for a pool's forward: PyTorch's own where it is fast (CUDA, channels last), sums in another way (short
+    floats), refuses or is compiled."""
 
+    def __init__(self, pool: Any, original: Callable[[Tensor], Tensor]):
+        self.pool, self.original = pool, original
 
-def _shortened() -> bool:
-    """Whether products of float32 matrices are made in fewer digits."""
-    return short_products() or torch.is_autocast_enabled("cpu")
+    def __call__(self, x: Tensor) -> Tensor:
+        axes = (5,) if getattr(self.pool, "step_mode", "s") == "m" else (3, 4)
+        plain = x.ndim in axes and x.is_contiguous() and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
+        if not plain or min(x.shape[-2:]) < 2 or torch.compiler.is_compiling():
+            return self.original(x)
+        return _Pool.apply(x, known_as_spikes(x))
 
 
 class _Pool(torch.autograd.Function):
@@ -58,11 +55,10 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, in_any_order):
         ctx.size = height, width = x.shape[-2:]
-        if in_any_order and not (height % 2 or width % 2):
-            pooled = x.new_empty(*x.shape[:-2], height // 2, width // 2)  # no view, which must not be changed in place
-            torch.mm(x.reshape(-1, 2 * width), _quarters(width, x.dtype), out=pooled.view(-1, width // 2))
-            return pooled
         top, bottom = (x[..., row : height // 2 * 2 : 2, : width // 2 * 2] for row in (0, 1))
+        if in_any_order:
+            rows = top + bottom
+            return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
         return (top[..., 0::2] + top[..., 1::2]).add_(bottom[..., 0::2]).add_(bottom[..., 1::2]).mul_(0.25)
 
     @staticmethod
@@ -77,19 +73,13 @@ class _Spread(torch.autograd.Function):
     def forward(ctx, gradient, height, width):
         rows, columns = gradient.shape[-2:]
         spread = gradient.new_empty(*gradient.shape[:-2], 2 * rows, 2 * columns)
-        quarters = _quarters(2 * columns, gradient.dtype)
-        torch.mm(gradient.reshape(-1, columns), quarters.t(), out=spread.view(-1, 4 * columns))
+        top, bottom = spread[..., 0::2, :], spread[..., 1::2, :]
+        torch.mul(gradient, 0.25, out=top[..., 0::2])
+        top[..., 1::2] = top[..., 0::2]
+        bottom.copy_(top)
         missing = (0, width % 2, 0, height % 2)
         return nn.functional.pad(spread, missing) if any(missing) else spread
 
     @staticmethod
     def backward(ctx, direction):
         return _Pool.apply(direction, True), None, None
-
-
-@cache
-def _quarters(width: int, dtype: torch.dtype) -> Tensor:
-    """(2 W, W / 2): what each of the numbers in two rows adds to each mean of the row that they become."""
-    column = torch.arange(width, device="cpu") // 2
-    one = nn.functional.one_hot(column, width // 2).to(dtype) * 0.25
-    return torch.cat([one, one])
