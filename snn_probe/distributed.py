@@ -73,6 +73,12 @@ def own_device(device: str) -> torch.device:
     return found
 
 
+def in_turn(device: str) -> list[str]:
+    """The devices that processes which work each for itself take in turn: every CUDA device for "cuda"."""
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    return [f"cuda:{number}" for number in range(count)] or [device]
+
+
 def share(indices: Tensor) -> tuple[Tensor, float]:
     """This process's part of a batch, and the factor by which its mean loss counts in the mean over processes.
 

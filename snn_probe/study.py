@@ -6,7 +6,7 @@
 Interrupted, it continues; a changed recipe redoes what depends on the change. The same recipe on the same machine gives
 the same results, claims and tables bit for bit, whatever was interrupted and however many processes there were. What
 differs are seconds and dates: they are in study.json, in the column ``seconds`` of runs/*/metrics.csv and in the cards
-of checkpoints, and nowhere in results/.
+of checkpoints, and nowhere in results/. Of several CUDA devices, cards and results name the one that it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 from snn_probe import own
+from snn_probe.distributed import in_turn
 from snn_probe.machine.files import check_room, read_json, read_text, write_atomically
 from snn_probe.machine.folder_lock import locked
 from snn_probe.machine.progress import Progress
@@ -57,12 +58,14 @@ _IGNORED = "# Checkpoints are for continuing and for further probes; figures and
 _log = logging.getLogger(__name__)
 
 
-def preview(recipe: Recipe, where: Where, *, jobs: int = 1) -> list[str]:
-    """What there is to do, and about how long it takes and how much it writes, in lines; nothing is written."""
+def preview(recipe: Recipe, where: Where, *, jobs: int = 1, devices: int = 1) -> list[str]:
+    """What there is to do, and about what it takes in passes, time, memory and disk with ``jobs`` processes on each of
+    ``devices``, in lines; nothing is written."""
     tasks = plan(recipe)
     _check_runs(recipe, tasks, where)
     works = outstanding(where.folder, tasks)
-    return _preview(recipe, tasks, works, _parts(works, _seconds(where.folder, tasks), where), where, jobs)
+    parts = _parts(works, _seconds(where.folder, tasks), where)
+    return _preview(recipe, tasks, parts, where, jobs, devices)
 
 
 def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1, **figures: Any) -> None:
@@ -82,14 +85,14 @@ def run_study(recipe: Recipe, name: str, where: Where, *, jobs: int = 1, **figur
         works = outstanding(where.folder, tasks)
         seconds = _seconds(where.folder, tasks)
         parts = _parts(works, seconds, where)
-        check_room(where.folder, sum(cost.bytes for cost in parts.values()), "The study")
+        check_room(where.folder, int(sum(cost.bytes for costs in parts.values() for cost in costs)), "The study")
         write_atomically(where.folder / RECIPE, recipe.text)
         write_atomically(where.folder / ".gitignore", _IGNORED)
         record = partial(_record, recipe, name, tasks, where, jobs)
         record(seconds, complete=False)
         if removed:
             _log.info("%s", f"Removed {len(removed)} products that no longer belong to the recipe, {removed[0]} first.")
-        _log.info("%s", "\n".join(_preview(recipe, tasks, works, parts, where, jobs)))
+        _log.info("%s", "\n".join(_preview(recipe, tasks, parts, where, jobs)))
         try:
             said = time.monotonic()
             for step in Progress(_steps(works, where, jobs, descriptor), name, total=sum(map(steps_of, works))):
@@ -148,12 +151,14 @@ def _stored_recipe(folder: Path) -> Recipe:
 
 
 def _steps(works: list[Work], where: Where, jobs: int, lock: int) -> Iterator[Step]:
-    """All work, in this process where one is enough."""
+    """All work, in this process where one is enough; of several CUDA devices each process takes one in turn."""
     if jobs == 1:
         for work in works:
             yield from perform(work, where)
     else:
-        yield from spread(partial(_perform, where=where, code=_portable_code()), works, jobs=jobs, held=Held(lock))
+        code = _portable_code()
+        performs = [partial(_perform, where=replace(where, device=one), code=code) for one in in_turn(where.device)]
+        yield from spread(performs, works, jobs=jobs, held=Held(lock))
 
 
 def _portable_code() -> dict[str, Any]:
@@ -174,20 +179,22 @@ def _perform(work: Work, where: Where, code: dict[str, Any]) -> Iterator[Step]:
     yield from perform(work, where)
 
 
-def _parts(works: list[Work], seconds: dict[str, float], where: Where) -> dict[str, Cost]:
+def _parts(works: list[Work], seconds: dict[str, float], where: Where) -> dict[str, list[Cost]]:
     return estimate(works, {path: s for path, s in seconds.items() if s is not None}, where)
 
 
-def _preview(recipe: Recipe, tasks, works: list[Work], parts: dict[str, Cost], where: Where, jobs: int) -> list[str]:
+def _preview(
+    recipe: Recipe, tasks, parts: dict[str, list[Cost]], where: Where, jobs: int, devices: int = 1
+) -> list[str]:
     sizes = f" x {len(recipe.sizes)} sizes of training set" * (len(recipe.sizes) > 1)
     said = [
         recipe.title,
         f"{len(tasks)} runs ({len(recipe.arms)} arms{sizes} x {len(recipe.seeds)} seed{'s' * (len(recipe.seeds) != 1)}), "
         f"{sum(len(task.measurements) for task in tasks)} results, in {where.folder}",
     ]
-    if not works:
+    if not parts:
         return [*said, "Nothing is missing of the runs and results."]
-    return [*said, "To do:", *lines(parts, min(jobs, len(works)))]
+    return [*said, "To do:", *lines(parts, jobs, devices)]
 
 
 def _check_folder(folder: Path, name: str) -> None:

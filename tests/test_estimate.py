@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-import torch
 from commands import failed, run
+from counted_passes import Counted
 
 from snn_probe import measurement
 from snn_probe.commands import measuring
@@ -26,8 +26,6 @@ from snn_probe.costs import calibration, dry_run
 from snn_probe.costs.calibration import Calibration, Cost, calibrate, in_bytes
 from snn_probe.costs.training import bytes_of_run, epoch_cost
 from snn_probe.machine.progress import Progress
-from snn_probe.probes.operator import CurvatureOperator
-from snn_probe.temporal import spiking_layers
 from snn_probe.training import train
 
 TIMES = 7
@@ -131,43 +129,6 @@ def test_the_time_and_the_files_of_training_are_right_within_30_percent(tmp_path
     assert (one.steps, one.train, one.evaluated) == (16, 500, 179 + 360)
 
 
-class Counted:
-    """Passes through all examples of the last layer (for Fisher, which goes back in time, of the first neuron), of calls
-    with a whole batch; and curvature products."""
-
-    def __init__(self, monkeypatch, batch, examples, neuron):
-        self.batch, self.examples = batch, examples
-        self.forward = self.backward = self.products = 0.0
-        original, product = measurement.build_model, CurvatureOperator._product
-
-        def hooked(checkpoint):
-            model = original(checkpoint)
-            steps = checkpoint.stage.num_steps
-            (last,) = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-            layer = next(iter(spiking_layers(model).values())) if neuron else last
-            layer.register_forward_hook(partial(self.count, steps))
-            return model
-
-        def counted(operator, vector):
-            self.products += 1
-            return product(operator, vector)
-
-        monkeypatch.setattr(measurement, "build_model", hooked)
-        monkeypatch.setattr(CurvatureOperator, "_product", counted)
-
-    def count(self, steps, layer, args, found):
-        lead = found.shape[: 2 if found.shape[0] == steps else 1]
-        if lead[-1] != self.batch:  # a check on a few examples
-            return
-        share = lead.numel() / steps / self.examples
-        self.forward += share
-        if found.requires_grad:
-            found.register_hook(lambda gradient: self.add(share))
-
-    def add(self, share):
-        self.backward += share
-
-
 PASSES = {
     "fisher": "fisher",
     "fisher, instantaneous": "fisher --readout instantaneous",
@@ -189,7 +150,7 @@ def test_passes_are_those_that_the_network_makes(checkpoint, tmp_path, asked, mo
     one = asked(command, checkpoint, *options, *SMALL)
     (found,) = one.estimates()
     monkeypatch.setattr(measuring, "fires", lambda model, inputs: True)  # a look at the first examples is no pass
-    counted = Counted(monkeypatch, 16, 64, neuron=command == "fisher")
+    counted = Counted(monkeypatch, measurement, 16, 64, neuron=command == "fisher")
     result = one.measured(tmp_path / "result.json")
     repeats = int(result.table["products"].iloc[0]) if name == "eigenvalues" else found.effort.repeats
     forward, backward, products = found.effort.passes(found.settings, repeats, 16)

@@ -1,6 +1,7 @@
 """``snnprobe reproduce``: what it prints, refuses and leaves, and how it ends when it is told to."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,9 +50,27 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(here):
     done = run("reproduce", "small.toml", "--dry-run")
     lines = done.stdout.splitlines()
     assert lines[:3] == ["A small study", "2 runs (2 arms x 1 seed), 2 results, in reports/small", "To do:"]
-    assert [line.split()[0] for line in lines[3:]] == ["training", "timesteps", "about"]
+    assert [line.split()[0] for line in lines[3::2]] == ["training", "timesteps", "time", "disk"]
+    assert (
+        lines[4]
+        == "    4 epochs: 1 forward and 1 backward through 40 examples in 3 steps, 1 forward through 539 to evaluate"
+    )
+    assert lines[6] == "    2 results: 1 forward through 40 examples"
+    assert lines[7].endswith(" with 1 process") and re.match(
+        r"  memory  about \d+ MB at the peak of a process", lines[8]
+    )
     assert done.stderr.startswith("Warning: Arm 'trt' is TRT, and no arm is its control; add one with the same")
     assert files(here) == ["small.toml"]
+
+
+def test_a_dry_run_deals_the_runs_out_over_devices(here, monkeypatch):
+    said = run("reproduce", "small.toml", "--dry-run", "--devices", 3, "--jobs", 2).stdout
+    assert " on one device, " in said and " on 3 with 2 processes on each; there are 2 runs, and none is split" in said
+    words = failed("reproduce", "small.toml", "--devices", 2, status=2)
+    assert words == "--devices 2 is for --dry-run alone; give --device cuda with --jobs of at least 2."
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = failed("reproduce", "small.toml", "--dry-run", status=2)
+    assert words == "--dry-run calibrates in one process; leave torchrun out and give --devices N."
 
 
 def test_a_study_lies_where_it_is_told_and_paths_are_all_that_goes_to_stdout(here):

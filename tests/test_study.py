@@ -20,7 +20,7 @@ from snn_probe.objectives import SDT
 from snn_probe.probes import fisher_trace, hessian_eigenvalues, landscape
 from snn_probe.results import load as load_result
 from snn_probe.studies import products
-from snn_probe.studies.estimate import Cost, duration, estimate, lines
+from snn_probe.studies.estimate import duration, estimate
 from snn_probe.studies.plan import plan
 from snn_probe.studies.products import Where
 from snn_probe.studies.recipe import parse_recipe
@@ -479,26 +479,24 @@ def test_a_preview_writes_nothing_and_counts_what_is_missing(copy):
     before = contents(folder)
     said = preview(parse_recipe(SMALL), Where(folder))
     assert said[:2] == ["A small study", f"4 runs (2 arms x 2 seeds), 12 results, in {folder}"]
-    assert said[3].split()[:3] == ["fisher", "2", "results,"] and said[3].endswith("(measured)") and len(said) == 5
+    assert said[3].split()[:3] == ["fisher", "2", "results,"] and said[3].endswith("(measured)") and len(said) == 8
+    assert said[4] == "    2 results: 1 forward, 1.5 backward through 8 examples"
+    assert said[6] == "  memory  not known of fisher, measured before"
     assert contents(folder) == before and made == []
-    assert preview(parse_recipe(SMALL), Where(folder.parent / "new"), jobs=2)[-1].endswith("MB on the disk")
+    assert preview(parse_recipe(SMALL), Where(folder.parent / "new"), jobs=2)[-1].startswith("  disk    ")
     assert not (folder.parent / "new").exists()
 
 
-def test_the_estimate_is_the_mean_of_what_was_measured(tmp_path):
-    works = products.outstanding(tmp_path, plan(parse_recipe(SMALL)))
-    done, *left = works
+def test_the_estimate_is_the_mean_of_what_was_measured(copy, tmp_path):
+    done, *left = products.outstanding(tmp_path / "new", plan(parse_recipe(SMALL)))
     fisher = [
         replace(work, train=False, missing=tuple(one for one in work.missing if one.probe.name == "fisher"))
         for work in left
     ]
     known = {done.missing[0].path: 2.0, done.missing[1].path: 4.0}
-    cost = estimate(fisher, known, Where(tmp_path))["fisher"]
-    assert (cost.products, cost.seconds, cost.measured) == (6, 18.0, True)
-    assert lines({"training": Cost(2, 60.0, 3_000_000, False), "fisher": Cost(4, 40.0, 500_000, True)}, 2) == [
-        "  training                 2 runs, about 60 s (calibrated)",
-        "  fisher                   4 results, about 40 s (measured)",
-        "  about 50 s with 2 processes, 3.5 MB on the disk",
+    costs = estimate(fisher, known, Where(copy[0]))["fisher"]
+    assert [(cost.run, cost.seconds, cost.memory, cost.measured) for cost in costs] == [
+        (run, 3.0, None, True) for run in RUNS[1:] for _ in range(2)
     ]
     assert [duration(seconds) for seconds in (3.2, 89, 600, 9000)] == ["3 s", "89 s", "10 min", "2.5 h"]
 

@@ -43,14 +43,15 @@ DEVICES = click.option("--devices", type=click.IntRange(min=1), metavar="N",
                        help="With --dry-run: on so many devices, or processes that share the work.  [1]")  # fmt: skip
 
 
-def planned_devices(options: dict[str, Any]) -> int | None:
-    """On how many devices a dry run is to plan, taken from the options; None if it is none."""
+def planned_devices(
+    options: dict[str, Any], instead: str = "start processes with torchrun --nproc-per-node={}"
+) -> int | None:
+    """On how many devices a dry run is to plan, taken from the options; None if it is none. ``instead`` says how the
+    command itself is given so many devices."""
     dry_run, devices = options.pop("dry_run"), options.pop("devices")
     if not dry_run:
         if devices is not None:
-            raise click.UsageError(
-                f"--devices {devices} is for --dry-run alone; start processes with torchrun --nproc-per-node={devices}."
-            )
+            raise click.UsageError(f"--devices {devices} is for --dry-run alone; {instead.format(devices)}.")
         return None
     if options.get("as_json"):
         raise click.UsageError("--dry-run and --json exclude each other; a dry run has no results to print.")

@@ -18,20 +18,14 @@ from snn_probe.commands.probe_options import OBJECTIVE, objective_of, shared, sh
 def fisher(subjects: tuple[Any, ...], group_size: int, labels: str, readout: str, seed: int, **options: Any) -> None:
     """Fisher trace of every layer at every timestep, and the information centroid."""
     from snn_probe.commands.measuring import run
+    from snn_probe.costs.passes import fisher_passes
     from snn_probe.measurement import Measurement, once
     from snn_probe.probes import fisher_trace
 
     def measure(job):
         return fisher_trace(job.model, job.batches, group_size=group_size, labels=labels, readout=readout, seed=seed)
 
-    def passes(settings, batch):
-        """The graph of the first t logits ends at step t, where it can; what has no contraction takes each group."""
-        steps = settings["num_steps"]
-        one = (steps + 1) / 2 if settings["one_graph_per_step"] else steps
-        groups = batch // group_size if settings["looped_layers"] else 0
-        return 1, one * (1 + groups), 0
-
-    run([Measurement("fisher", measure, _fisher_lines, efforts=once(measure, passes))], subjects, **options)
+    run([Measurement("fisher", measure, _fisher_lines, efforts=once(measure, fisher_passes))], subjects, **options)
 
 
 def _fisher_lines(result: Any) -> list[str]:
@@ -148,6 +142,7 @@ def _hessian_lines(result: Any) -> list[str]:
 def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None:
     """Norm of the gradient at each spiking layer's input current, per timestep, with and without the path through time."""
     from snn_probe.commands.measuring import run
+    from snn_probe.costs.passes import FORWARD_AND_BACKWARD
     from snn_probe.measurement import Measurement, once
     from snn_probe.probes import gradient_ratio, temporal_gradient_norms
 
@@ -160,7 +155,7 @@ def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None
         return temporal_gradient_norms(job.model, job.batches, objective_of(objective, job))
 
     run(
-        [Measurement("gradients", measure, lines, efforts=once(measure, lambda settings, batch: (1, 1, 0)))],
+        [Measurement("gradients", measure, lines, efforts=once(measure, lambda settings, batch: FORWARD_AND_BACKWARD))],
         subjects,
         **options,
     )
@@ -171,6 +166,7 @@ def gradients(subjects: tuple[Any, ...], objective: str, **options: Any) -> None
 def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) -> None:
     """Accuracy and loss of the mean of the first t logits."""
     from snn_probe.commands.measuring import run
+    from snn_probe.costs.passes import FORWARD
     from snn_probe.measurement import Measurement, once
     from snn_probe.probes import timestep_accuracy
 
@@ -182,7 +178,7 @@ def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) 
         return timestep_accuracy(job.model, job.batches, num_steps=num_steps)
 
     run(
-        [Measurement("timesteps", measure, lines, efforts=once(measure, lambda settings, batch: (1, 0, 0)))],
+        [Measurement("timesteps", measure, lines, efforts=once(measure, lambda settings, batch: FORWARD))],
         subjects,
         **options,
     )
@@ -193,6 +189,7 @@ def timesteps(subjects: tuple[Any, ...], num_steps: int | None, **options: Any) 
 def activity(subjects: tuple[Any, ...], **options: Any) -> None:
     """Firing rates, synaptic operations and energy per layer and timestep."""
     from snn_probe.commands.measuring import run
+    from snn_probe.costs.passes import FORWARD
     from snn_probe.measurement import Measurement, once
     from snn_probe.probes import energy_ratio, spiking_activity
 
@@ -215,7 +212,7 @@ def activity(subjects: tuple[Any, ...], **options: Any) -> None:
         return spiking_activity(job.model, job.batches)
 
     run(
-        [Measurement("activity", measure, lines, efforts=once(measure, lambda settings, batch: (1, 0, 0)))],
+        [Measurement("activity", measure, lines, efforts=once(measure, lambda settings, batch: FORWARD))],
         subjects,
         **options,
     )

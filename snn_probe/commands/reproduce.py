@@ -6,13 +6,17 @@ from typing import Any
 import click
 
 from snn_probe.commands.kinds import SVG, WIDTH, Device, formats
+from snn_probe.commands.probe_options import planned_devices
 from snn_probe.machine.console import quieter
 
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [reports/<name of the recipe>]")
-@click.option("--dry-run", is_flag=True, help="Say what there is to do and how long it will take; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do: passes, time, memory and disk, after a short "
+              "calibration; write nothing.")  # fmt: skip
+@click.option("--devices", type=click.IntRange(min=1), metavar="N",
+              help="With --dry-run: on so many devices, with --jobs processes on each.  [1]")  # fmt: skip
 @click.option("--model", "models", multiple=True, metavar="MODULE:FACTORY",
               help="The network of your own that the recipe names may be imported; may be repeated.")  # fmt: skip
 @click.option("--data", "datasets", multiple=True, metavar="MODULE:FACTORY",
@@ -25,15 +29,16 @@ from snn_probe.machine.console import quieter
               help="Processes; runs are independent of each other.")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1),
               help="Of each process; another number changes results by rounding.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, type=Device(), help="cpu, cuda or cuda:N.")
+@click.option("--device", default="cpu", show_default=True, type=Device(),
+              help="cpu, cuda or cuda:N; with cuda the processes of --jobs take several GPUs in turn.")  # fmt: skip
 @click.option("--keep", default="probed", show_default=True, type=click.Choice(("nothing", "probed", "all")),
               help="Checkpoints that stay when a run is done: none, those of the probed epochs (for further probes "
                    "without training again), or last, best and resume.pt too.")  # fmt: skip
 @WIDTH
 @SVG
 def reproduce(
-    recipe: Path, out: Path | None, dry_run: bool, data_root: Path | None, jobs: int, threads: int, device: str,
-    keep: str, width: float, svg: bool, **code: tuple[str, ...],
+    recipe: Path, out: Path | None, dry_run: bool, devices: int | None, data_root: Path | None, jobs: int, threads: int,
+    device: str, keep: str, width: float, svg: bool, **code: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Do what a recipe says: train, measure, draw, judge the claims, and write a report.
 
@@ -43,6 +48,8 @@ def reproduce(
     from snn_probe.studies.recipe import read_recipe
     from snn_probe.study import preview, run_study
 
+    instead = "give --device cuda with --jobs of at least {}"
+    planned = planned_devices({"dry_run": dry_run, "devices": devices}, instead)
     try:
         found = read_recipe(recipe)
     except ValueError as error:
@@ -52,8 +59,8 @@ def reproduce(
     data_root = _allow(found, code) or data_root
     folder = out or Path("reports") / recipe.stem
     where = Where(folder, data_root, device, threads, keep)
-    if dry_run:
-        click.echo("\n".join(preview(found, where, jobs=jobs)))
+    if planned is not None:
+        click.echo("\n".join(preview(found, where, jobs=jobs, devices=planned)))
         return
     with quieter("snn_probe.training"):  # the study's own progress is enough
         run_study(found, recipe.stem, where, jobs=jobs, width=width, formats=formats(svg))

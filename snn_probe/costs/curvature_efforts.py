@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from snn_probe.costs.passes import CHECKS, curvature_passes
 from snn_probe.measurement import Effort, Passes
 from snn_probe.probes import hessian_density, hessian_trace
 
-_CHECKS = 2  # products that look whether the operator is symmetric, after the eigenvalues
 _NEVER = 1e-30  # a residual that is not reached, so that a calibration takes the products it is to take
 
 
@@ -44,13 +44,11 @@ def typical_products(k: int, operator: str) -> int:
 
 
 def _products(settings: dict[str, Any], products: int, batch: int) -> Passes:
-    """Graphs that are kept are made once, others for every product."""
-    made = 1 if settings["graphs_kept"] else products
-    return made, made, products
+    return curvature_passes(settings, products)
 
 
 def _with_checks(settings: dict[str, Any], products: int, batch: int) -> Passes:
-    return _products(settings, products + _CHECKS, batch)
+    return curvature_passes(settings, products + CHECKS)
 
 
 def _default(function: Callable[..., Any], name: str) -> Any:

@@ -12,6 +12,7 @@ import torch
 
 from snn_probe.costs import calibration
 from snn_probe.costs.calibration import Calibration, Cost, calibrate, in_bytes, in_memory, in_time
+from snn_probe.costs.passes import in_passes
 from snn_probe.data import batches
 from snn_probe.distributed import own_device
 from snn_probe.machine.memory import halving
@@ -64,9 +65,13 @@ class Estimate:
         return self.calibration.at(counted, self.effort.least).memory
 
     def _rebuilt_within(self, memory: float) -> float | None:
-        """The bytes that the graphs of curvature may take, if the calibration's fitted but all would not; else None."""
-        allowed = operator.MEMORY_SHARE * operator.free_bytes(self.device)
-        return allowed if self.settings.get("graphs_kept") and memory >= allowed else None
+        return rebuilt_within(memory, self.settings, self.device)
+
+
+def rebuilt_within(memory: float, settings: dict[str, Any], device: torch.device) -> float | None:
+    """The bytes that the graphs of curvature may take, if the calibration's fitted but all would not; else None."""
+    allowed = operator.MEMORY_SHARE * operator.free_bytes(device)
+    return allowed if settings.get("graphs_kept") and memory >= allowed else None
 
 
 def estimates(
@@ -174,7 +179,7 @@ def _lines(wanted: Measurement, alike: tuple[Subject, ...], found: Estimate, dev
     name = alike[0].file.name
     which = name if len(alike) == 1 else f"{len(alike)} checkpoints like {name}"
     yield f"{effort.name or wanted.name} of {which}: {found.examples} examples, {found.batch_size} at a time"
-    yield f"  passes  {_passes(*found.passes(), effort)}"
+    yield f"  passes  {_passes(found.passes(), effort)}"
     most = _bound(found, devices)
     each = "each " * (len(alike) > 1)
     yield f"  time    {each}{in_time(cost.seconds, own.seconds, devices)}{most}"
@@ -184,11 +189,9 @@ def _lines(wanted: Measurement, alike: tuple[Subject, ...], found: Estimate, dev
     yield f"  ({_calibrated(found)})"
 
 
-def _passes(forward: float, backward: float, products: float, effort: Effort) -> str:
-    parts = [(forward, "forward"), (backward, "backward"), (products, "curvature products")]
-    said = ", ".join(f"{number:g} {name}" for number, name in parts if number)
+def _passes(passes: Passes, effort: Effort) -> str:
     many = f" (as a rule; at most {effort.bound} {effort.what})" if effort.bound else ""
-    return f"{said} through all examples, and checks on a few{many}"
+    return f"{in_passes(*passes)} through all examples, and checks on a few{many}"
 
 
 def _bound(found: Estimate, devices: int) -> str:

@@ -26,12 +26,26 @@ _STATES = 2 * 3  # resume.pt and the one before it: weights and two moments each
 
 
 @dataclass(frozen=True)
-class EpochCost:
-    """Of one epoch of a stage on one of ``devices``: what its steps, its evaluation and its files take."""
+class EpochSize:
+    """Of one epoch: its steps, and how many examples it trains on and evaluates."""
 
     steps: int
     train: int
     evaluated: int
+
+    @property
+    def passes(self) -> str:
+        """In words."""
+        return (
+            f"1 forward and 1 backward through {self.train} examples in {self.steps} steps, 1 forward through "
+            f"{self.evaluated} to evaluate"
+        )
+
+
+@dataclass(frozen=True)
+class EpochCost(EpochSize):
+    """Of one epoch of a stage on one of ``devices``: what its steps, its evaluation and its files take."""
+
     training: Calibration
     evaluation: Calibration
     saving: Calibration
@@ -62,16 +76,14 @@ def epoch_cost(
     """Calibrate one stage of ``config``, on a network that is not trained. Of several ``devices`` each takes its part of
     every batch; what they tell each other is not counted. ``seconds``: see :func:`snn_probe.costs.calibration.calibrate`."""
     network = network_of(config, data_root)
-    common: dict[str, Any] = dict(stage=stage, data_root=data_root)
-    data = load_split(config, "train", num_examples=config.train_examples, **common)
-    evaluated = [load_split(config, split, **common) for split in ("validation", "test")]
-    steps = math.ceil(len(data) / config.batch_size)
+    data, *evaluated = _splits(config, stage, data_root)
+    size = _size(config, data, *evaluated)
     own = replace(config, batch_size=math.ceil(config.batch_size / devices), stages=(), epochs=1,
                   num_steps=stage.num_steps, method=stage.method, hyperparameters=stage.hyperparameters)  # fmt: skip
     place = str(own_device(device))
     state = TrainingState(own, network, [], own_device(device))
     before = calibration.held(place)
-    counts = [min(len(split), config.eval_examples or len(split)) for split in evaluated]
+    first = min(len(evaluated[0]), config.eval_examples or len(evaluated[0]))
 
     def train(examples: int, repeats: int) -> None:
         state.position = None
@@ -87,15 +99,34 @@ def epoch_cost(
 
     share = min(len(data), math.ceil(len(data) / devices))
     return EpochCost(
-        steps,
+        size.steps,
         share,
-        math.ceil(sum(counts) / devices),
+        math.ceil(size.evaluated / devices),
         calibrate(train, (share, 1), (own.batch_size, 1), device=place, seconds=seconds),
-        calibrate(measure, (counts[0], 1), (EVALUATION_BATCH, 1), device=place, seconds=seconds),
+        calibrate(measure, (first, 1), (EVALUATION_BATCH, 1), device=place, seconds=seconds),
         calibrate(save, (1, 1), (1, 1), device=place, seconds=seconds),
         sum(tensor.nbytes for tensor in state.step.model.state_dict().values()),
         before,
     )
+
+
+def epoch_size(config: RunConfig, stage: Stage, data_root: Path | None = None) -> EpochSize:
+    """What an epoch of the stage goes through, without a calibration."""
+    return _size(config, *_splits(config, stage, data_root))
+
+
+def _splits(config: RunConfig, stage: Stage, data_root: Path | None) -> list[Any]:
+    """What is trained on, and the two splits that are evaluated."""
+    wanted = {"train": config.train_examples, "validation": None, "test": None}
+    return [
+        load_split(config, split, stage=stage, num_examples=count, data_root=data_root)
+        for split, count in wanted.items()
+    ]
+
+
+def _size(config: RunConfig, data: Any, *evaluated: Any) -> EpochSize:
+    counts = [min(len(split), config.eval_examples or len(split)) for split in evaluated]
+    return EpochSize(math.ceil(len(data) / config.batch_size), len(data), sum(counts))
 
 
 def bytes_of_run(weights: int, kept: int) -> int:
@@ -119,10 +150,7 @@ def training_lines(config: RunConfig, *, kept: int, done: int = 0, devices: int 
         seconds, shared = seconds + epochs * one.seconds, shared + epochs * own.seconds
         weights = one.weights
         yield f"stage {number}: {epochs} epochs of {stage.method} with {stage.num_steps} timesteps"
-        yield (
-            f"  passes  an epoch: 1 forward and 1 backward through {one.train} examples in {one.steps} steps, 1 forward "
-            f"through {one.evaluated} to evaluate"
-        )
+        yield f"  passes  an epoch: {one.passes}"
         yield f"  time    an epoch {in_time(one.seconds, own.seconds, devices)}"
         yield f"  memory  {in_memory(own.before, own.memory)}"
         low, high = one.training.examples

@@ -49,21 +49,25 @@ def portable(value: Any) -> bool:
     return True
 
 
-def spread(perform: Perform, tasks: Sequence[Any], *, jobs: int, held: Held | None = None) -> Iterator[Any]:
-    """Everything that ``perform(task)`` yields, of all tasks, as it comes from ``jobs`` processes.
+def spread(
+    perform: Perform | Sequence[Perform], tasks: Sequence[Any], *, jobs: int, held: Held | None = None
+) -> Iterator[Any]:
+    """Everything that ``perform(task)`` yields, of all tasks, as it comes from ``jobs`` processes, which take several
+    ``perform`` in turn.
 
     ``perform`` and what it yields must be picklable. What it raises is raised here, after the other processes have been
     ended; a process that ends by itself, for example because the machine's memory is full, raises RuntimeError.
     """
+    performs = [perform] if callable(perform) else list(perform)
     waiting = deque(tasks)
     context = multiprocessing.get_context("spawn")
     processes: list[Any] = []
     busy: list[Any] = []  # connections
     ready: Any
     try:
-        for _ in range(min(jobs, len(waiting))):
+        for number in range(min(jobs, len(waiting))):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(perform, theirs, held), daemon=True)
+            process = context.Process(target=_work, args=(performs[number % len(performs)], theirs, held), daemon=True)
             with _blocked():
                 process.start()
             theirs.close()
