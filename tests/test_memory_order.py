@@ -11,7 +11,7 @@ from snn_probe.probes.memory_order import best_order, channels_last
 from snn_probe.temporal import probing
 
 
-@pytest.mark.parametrize(("shape", "outermost"), [((5, 3, 4, 6), 0), ((5, 2, 3, 4, 6), 1)])
+@pytest.mark.parametrize(("shape", "outermost"), [((5, 3, 4, 6), 0), ((5, 1, 4, 6), 0), ((5, 2, 3, 4, 6), 1)])
 def test_the_same_values_in_another_order(shape, outermost):
     x = torch.randn(shape)
     found = channels_last(x)
@@ -24,6 +24,21 @@ def test_every_timestep_of_a_stream_is_channels_last():
     assert frame.is_contiguous(memory_format=torch.channels_last)
     merged = channels_last(torch.randn(5, 2, 3, 4, 6)).transpose(0, 1).flatten(0, 1)
     assert merged.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_images_stay_channels_last_through_the_layers(channels):
+    """Those with one channel too, whose order SpikingJelly's merging of axes forgets."""
+    model = networks.convolutional(4, channels=channels)
+    x = torch.rand(3, channels, 8, 8, dtype=torch.float64)
+    seen = []
+    for layer in list(model.net)[1:7]:
+        layer.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].stride(1)))
+    with torch.no_grad():
+        expected = model(x)
+        there = [stride > 1 for stride in seen]
+        assert torch.allclose(model(channels_last(x)), expected, rtol=1e-12, atol=1e-12)
+    assert all(there) and set(seen[len(there) + 1 :]) == {1}  # the batch norm comes before what follows the images
 
 
 class Viewing(nn.Module):

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h of the GNU C library
-_DURING = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: -1}  # the largest there is; never
-_AFTER = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}  # where large arrays take them by themselves
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of mallopt, from malloc.h of the GNU C library
+_LARGEST = 32 << 20  # an array that is not given pages of its own, at the most
+_DURING = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: -1, _MMAP_MAX: 0}  # never handed back, no pages of its own
+_AFTER = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 64 << 20, _MMAP_MAX: 1 << 16}  # where large arrays take them
 
 _within = 0  # how many such contexts this process is in
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within this context memory that is freed below 32 MB an array stays with the process.
+    """Within this context memory that is freed stays with the process.
 
     It concerns the whole process, and the GNU C library alone: elsewhere nothing happens. Afterwards the library hands
     back what is free at the end of its heap beyond 64 MB, as it does by itself once large arrays were freed.

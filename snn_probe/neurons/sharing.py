@@ -20,10 +20,14 @@ def split(net: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def once(layers: list[nn.Module], x: Tensor, copies: int) -> Tensor:
-    """``layers`` on the images alone, with the effect on running statistics that ``copies`` of them would have."""
+    """``layers`` on the images alone, with the effect on running statistics that ``copies`` of them would have.
+
+    Channels last stay so: merging the axes before the images forgets it of those with a single channel.
+    """
+    forgets = x.ndim == 5 and x.shape[2] == x.stride(2) == 1 and x[0].numel() > len(x[0])
     for layer in layers:
         x = _norm_of_copies(layer, x, copies) if isinstance(layer, _Norm) and layer.training else layer(x)
-    return x
+    return x[0].contiguous(memory_format=torch.channels_last).unsqueeze(0) if forgets else x
 
 
 def _is_shareable(module: nn.Module) -> bool:

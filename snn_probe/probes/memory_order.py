@@ -26,8 +26,9 @@ def best_order(model: nn.Module, inputs: Tensor) -> Order:
 
 def channels_last(inputs: Tensor) -> Tensor:
     """(N, C, H, W), or (N, T, C, H, W) with time before examples, in memory as (N, H, W, C) or (T, N, H, W, C)."""
-    there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if inputs.ndim == 4 else ((1, 0, 3, 4, 2), (1, 0, 4, 2, 3))
-    return inputs.permute(there).contiguous().permute(back)
+    if inputs.ndim == 4:
+        return inputs.clone(memory_format=torch.channels_last)  # not contiguous(), which leaves single channels alone
+    return inputs.permute(1, 0, 3, 4, 2).contiguous().permute(1, 0, 4, 2, 3)
 
 
 def _same(inputs: Tensor) -> Tensor:
