@@ -23,7 +23,7 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	for script in run training_step floors processes; do $(VENV)/bin/python benchmarks/$$script.py || exit 1; done
+	for script in run training_step epoch floors processes; do $(VENV)/bin/python benchmarks/$$script.py || exit 1; done
 	$(VENV)/bin/python benchmarks/growth.py -o docs/growth
 
 clean:

@@ -4,6 +4,8 @@ Processor time of one thread, so that neighbours disturb little. The noise is th
 ratios; the bars lie below what was measured on a Xeon with AMX and on an EPYC, since other machines have other ratios.
 """
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from statistics import median, quantiles
@@ -108,3 +110,26 @@ def test_ours_stays_ahead(contest):
         if median(ratios) + (high - low) >= bar:
             return
     raise AssertionError(f"{contest.__name__}: {sorted(ratios)}, but the bar is {bar}")
+
+
+def printed(*command):
+    """What a script says that must succeed, with one thread."""
+    fresh = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=BENCHMARKS, env=fresh)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_an_epoch_runs_beside_that_of_spikingjelly():
+    rows = printed("epoch.py", "--examples", "64", "--repeats", "1").splitlines()
+    found = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("| ")][2:]
+    assert [row[0] for row in found] == ["sdt", "tet", "trt"]
+    for _, peer, ours, ratio, n in found:  # of one repeat, whose ratio is that of its two times
+        assert float(ratio.split()[0]) == pytest.approx(float(ours[:-2]) / float(peer[:-2]), rel=0.02) and n == "1"
+
+
+def test_growth_is_measured_with_several_processes():
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    lines = printed(*torchrun, "growth.py", "--one", "fisher_trace", "processes", "2").splitlines()
+    seconds, megabytes, parameters = map(float, lines[-1].split())
+    assert len(lines) == 1 and 0 < seconds < 60 and megabytes > 0 and parameters == 29450
