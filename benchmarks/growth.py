@@ -141,7 +141,7 @@ def draw(table: pd.DataFrame, fitted: pd.DataFrame, path: Path) -> None:
             place.legend(title="exponent", fontsize=7, title_fontsize=7, frameon=False, loc="upper left")
             place.grid(alpha=0.3)
             sizes = sorted(set(table[table["axis"] == axis]["size"]))
-            place.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False, fontsize=8)
+            place.set_xticks(sizes, [_short(size) for size in sizes], minor=False, fontsize=8)
             place.set_xticks([], minor=True)
             if row == 1:
                 place.set_xlabel(labels[axis])
@@ -152,6 +152,14 @@ def draw(table: pd.DataFrame, fitted: pd.DataFrame, path: Path) -> None:
     handles = [plt.Line2D([], [], color=f"C{i}", marker="o", markersize=3.5) for i in range(len(PROBES))]
     figure.legend(handles, list(PROBES), loc="outside upper center", ncols=len(PROBES), frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
+
+
+def _short(size: float) -> str:
+    """1267722 -> 1.27 M."""
+    for factor, letter in ((1e6, "M"), (1e3, "k")):
+        if size >= factor:
+            return f"{size / factor:.3g} {letter}"
+    return f"{size:g}"
 
 
 def main() -> None:
