@@ -57,6 +57,18 @@ def test_what_lies_free_is_handed_back():
         assert abs(held("cpu") - before) < 20e6 and len(last) == 1000
 
 
+def test_at_the_end_what_lies_free_below_something_kept_is_handed_back():
+    allocation.hand_back()
+    before = held("cpu")
+    with allocation.freed_memory_kept():
+        large = [torch.ones(1 << 24) for _ in range(5)]  # 64 MB each
+        last = torch.ones(1000)  # above them in the heap
+        with allocation.freed_memory_kept():
+            del large
+        assert held("cpu") - before > 250e6
+    assert abs(held("cpu") - before) < 80e6 and len(last) == 1000
+
+
 def test_the_outermost_context_sets_and_resets(monkeypatch):
     asked = []
     monkeypatch.setattr(allocation, "_mallopt", lambda: lambda name, value: asked.append((name, value)))

@@ -1,14 +1,19 @@
 """Channels-last inputs: the same values, taken where the network takes them, and the same answers."""
 
+from contextlib import nullcontext
+
 import networks
 import pytest
 import torch
+from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
+from snn_probe.evaluation import evaluate
+from snn_probe.neurons.sharing import order_kept
 from snn_probe.objectives import SDT, TET
 from snn_probe.probes import loss_slice
 from snn_probe.probes.memory_order import best_order, channels_last
-from snn_probe.temporal import probing
+from snn_probe.temporal import from_spikingjelly, probing
 
 
 @pytest.mark.parametrize(("shape", "outermost"), [((5, 3, 4, 6), 0), ((5, 1, 4, 6), 0), ((5, 2, 3, 4, 6), 1)])
@@ -30,15 +35,39 @@ def test_every_timestep_of_a_stream_is_channels_last():
 def test_images_stay_channels_last_through_the_layers(channels):
     """Those with one channel too, whose order SpikingJelly's merging of axes forgets."""
     model = networks.convolutional(4, channels=channels)
+    stay = order_kept() if channels == 1 else nullcontext()
     x = torch.rand(3, channels, 8, 8, dtype=torch.float64)
     seen = []
-    for layer in list(model.net)[1:7]:
-        layer.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].stride(1)))
-    with torch.no_grad():
+    for part in list(model.net)[1:7]:
+        part.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].stride(1)))
+    with torch.no_grad(), stay:
         expected = model(x)
         there = [stride > 1 for stride in seen]
         assert torch.allclose(model(channels_last(x)), expected, rtol=1e-12, atol=1e-12)
     assert all(there) and set(seen[len(there) + 1 :]) == {1}  # the batch norm comes before what follows the images
+
+
+class Flat(nn.Module):
+    """Flattens space with ``view``, which channels last refuses."""
+
+    def forward(self, x):
+        return x.view(*x.shape[:3], -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sizes", [(1,), (1, 4), (5,)])
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_one_example_does_not_hide_that_the_order_is_refused(channels, sizes, num_steps):
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Conv2d(channels, 4, 3, padding=1), neuron.IFNode(v_threshold=0.1), layer.AvgPool2d(2), Flat(),
+                        layer.Flatten(), layer.Linear(64, 3))  # fmt: skip
+    model = from_spikingjelly(net, num_steps)
+    x, labels = torch.rand(sum(sizes), channels, 8, 8), torch.arange(sum(sizes)) % 3
+    batches = list(zip(x.split(sizes), labels.split(sizes), strict=True))
+    found = loss_slice(model, batches, [SDT()], alphas=[0.0]).table["loss"][0]
+    assert found == pytest.approx(SDT()(model(x), labels, {}).item(), rel=1e-5)
+    moved = [(x.clone(memory_format=torch.channels_last), y) for x, y in batches] if channels == 1 else batches
+    assert evaluate(model, moved).loss == pytest.approx(SDT()(model(x), labels, {}).item(), rel=1e-5)
 
 
 class Viewing(nn.Module):

@@ -3,7 +3,7 @@
 import networks
 import pytest
 import torch
-from spikingjelly.activation_based import layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from snn_probe.neurons import multi_step
@@ -112,12 +112,47 @@ def test_who_looks_between_sees_the_spikes(watched, pooled):
     assert len(pooled) == 1
 
 
+def test_who_looks_at_all_modules_sees_the_spikes(pooled):
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
+    try:
+        both(pair(), torch.randn(3, 2, 3, 4, 4))
+    finally:
+        handle.remove()
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :] and 4 in seen and not pooled
+
+
 def test_hooks_before_the_neuron_and_around_the_sequence_still_run(pooled):
     net, seen = pair(), []
     net[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[-1]))
     net.register_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
     both(net, torch.randn(3, 2, 3, 4, 4))
     assert seen == [4, 2, 4, 2] and len(pooled) == 1
+
+
+def test_a_hook_before_the_neuron_may_change_what_it_is_given(pooled):
+    net = pair()
+    net[0].register_forward_pre_hook(lambda module, args: (args[0][..., :3],))
+    (expected, v), (found, after) = both(net, torch.randn(3, 2, 3, 4, 4).add_(0.3))
+    assert found.shape[-1] == 1 and torch.equal(found, expected) and torch.equal(after, v) and not pooled
+
+
+def test_a_sequence_takes_its_input_by_name():
+    net, x = pair(), torch.randn(3, 2, 3, 4, 4)
+    (expected, _), _ = both(net, x)
+    net[0].reset()
+    with torch.no_grad(), values_only(net):
+        assert torch.equal(net(input=x), expected)
+
+
+def test_a_forward_that_runs_step_by_step_after_all(pooled):
+    net, x = pair(), torch.randn(3, 2, 3, 4, 4).add_(0.3)
+    (expected, _), _ = both(net, x)
+    net[0].reset()
+    with torch.no_grad(), values_only(net):
+        functional.set_step_mode(net, "s")
+        found = torch.stack([net(step) for step in x])
+    assert torch.equal(found, expected) and len(pooled) == 1
 
 
 def test_a_module_that_stands_twice_is_paired_where_the_pool_follows(pooled):

@@ -57,7 +57,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(here):
     )
     assert lines[6] == "    2 results: 1 forward through 40 examples"
     assert lines[7].endswith(" with 1 process") and re.match(
-        r"  memory  about \d+ MB at the peak of a process", lines[8]
+        r"  memory  about [\d.]+ [MG]B at the peak of a process", lines[8]
     )
     assert done.stderr.startswith("Warning: Arm 'trt' is TRT, and no arm is its control; add one with the same")
     assert files(here) == ["small.toml"]
@@ -65,7 +65,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(here):
 
 def test_a_dry_run_deals_the_runs_out_over_devices(here, monkeypatch):
     said = run("reproduce", "small.toml", "--dry-run", "--devices", 3, "--jobs", 2).stdout
-    assert " on one device, " in said and " on 3 with 2 processes on each; there are 2 runs, and none is split" in said
+    assert " on one device, " in said and " on 3 with 1 process on each; there are 2 runs, and none is split" in said
     words = failed("reproduce", "small.toml", "--devices", 2, status=2)
     assert words == "--devices 2 is for --dry-run alone; give --device cuda with --jobs of at least 2."
     monkeypatch.setenv("WORLD_SIZE", "2")

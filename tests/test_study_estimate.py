@@ -113,7 +113,7 @@ def test_the_lines_add_up(tmp_path):
         (1, 2, "about 2 min on one device, 65 s on 2 with 1 process on each", ""),
         (2, 2, "about 65 s on one device, 65 s on 2 with 2 processes on each; there are 3 runs, and none is split",
          ", 800 MB of 2 processes on one device"),
-        (2, 9, "about 65 s on one device, 65 s on 9 with 2 processes on each; there are 3 runs, and none is split", ""),
+        (2, 9, "about 65 s on one device, 65 s on 9 with 1 process on each; there are 3 runs, and none is split", ""),
     ],
 )  # fmt: skip
 def test_no_run_is_split_over_processes(jobs, devices, time, memory):

@@ -56,6 +56,8 @@ def _replaceable(module: nn.Module) -> bool:
 
 
 def _forward(neuron: Any, currents: Tensor) -> Tensor:
+    if neuron.step_mode != "m":  # since
+        return type(neuron).forward(neuron, currents)
     potential = at_start(neuron, currents)
     if torch.compiler.is_compiling():
         run = _traced

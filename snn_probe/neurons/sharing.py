@@ -1,11 +1,15 @@
 """Layers before the first spiking one see a static image at every timestep, so they are computed once, not T times."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _Norm = nn.modules.batchnorm._BatchNorm
+
+_order_kept = False
 
 
 def split(net: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -19,12 +23,20 @@ def split(net: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     return layers, []
 
 
-def once(layers: list[nn.Module], x: Tensor, copies: int) -> Tensor:
-    """``layers`` on the images alone, with the effect on running statistics that ``copies`` of them would have.
+@contextmanager
+def order_kept() -> Iterator[None]:
+    """Within this context images with a single channel stay channels last: merging the axes before them forgets it."""
+    global _order_kept
+    before, _order_kept = _order_kept, True
+    try:
+        yield
+    finally:
+        _order_kept = before
 
-    Channels last stay so: merging the axes before the images forgets it of those with a single channel.
-    """
-    forgets = x.ndim == 5 and x.shape[2] == x.stride(2) == 1 and x[0].numel() > len(x[0])
+
+def once(layers: list[nn.Module], x: Tensor, copies: int) -> Tensor:
+    """``layers`` on the images alone, with the effect on running statistics that ``copies`` of them would have."""
+    forgets = _order_kept and x.ndim == 5 and len(x) == x.shape[2] == x.stride(2) == 1
     for layer in layers:
         x = _norm_of_copies(layer, x, copies) if isinstance(layer, _Norm) and layer.training else layer(x)
     return x[0].contiguous(memory_format=torch.channels_last).unsqueeze(0) if forgets else x

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks
 
 from snn_probe.neurons.multi_step import at_start, charge_and_fire, fast_forms, in_blocks
 from snn_probe.neurons.pooling import FastPool, fast_pools
@@ -39,8 +40,8 @@ class _Values:
         return self.original(x) if x.is_cuda or torch.is_grad_enabled() else self.form(x)
 
 
-def _forward(chain: nn.Sequential, x: Any) -> Any:
-    return in_turn(list(chain), x)
+def _forward(chain: nn.Sequential, input: Any) -> Any:
+    return in_turn(list(chain), input)
 
 
 def in_turn(layers: Sequence[nn.Module], x: Any) -> Any:
@@ -52,7 +53,7 @@ def in_turn(layers: Sequence[nn.Module], x: Any) -> Any:
             continue
         pooled = i + 1 < len(layers) and _pooled_at_once(layer, layers[i + 1], x)
         if pooled:
-            with running([(layer, partial(_pooled_spikes, layer))]):
+            with running([(layer, partial(_pooled_or_not, layer, layer.forward, layers[i + 1].forward))]):
                 x = layer(x)
         else:
             x = layer(x)
@@ -66,14 +67,27 @@ def _pooled_at_once(neuron: Any, pool: Any, x: Any) -> bool:
         and isinstance(neuron.__dict__.get("forward"), _Values)
         and isinstance(pool.__dict__.get("forward"), FastPool)
         and not (neuron._forward_hooks or pool._forward_hooks or pool._forward_pre_hooks)
-        and getattr(pool, "step_mode", "s") == "m"
-        and isinstance(x, Tensor)
+        and not (hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+        and getattr(pool, "step_mode", "s") == neuron.step_mode == "m"
+        and _fits(x)
+    )
+
+
+def _fits(x: Any) -> bool:
+    """Whether these are currents (T, N, C, H, W) whose spikes can be pooled in place."""
+    return (
+        isinstance(x, Tensor)
         and x.ndim == 5
         and x.dtype in (torch.float32, torch.float64)
         and not (x.is_cuda or x.shape[-1] % 2 or x.shape[-2] % 2)
         and x.numel() > 0
         and (x[0].is_contiguous() or x[0].is_contiguous(memory_format=torch.channels_last))
     )
+
+
+def _pooled_or_not(neuron: Any, values: Callable, pool: Callable, currents: Tensor) -> Tensor:
+    """Pooled spikes, of currents that hooks before the neuron may have changed."""
+    return _pooled_spikes(neuron, currents) if _fits(currents) else pool(values(currents))
 
 
 def _pooled_spikes(neuron: Any, currents: Tensor) -> Tensor:

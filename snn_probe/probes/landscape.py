@@ -17,6 +17,7 @@ from torch import nn
 
 from snn_probe.distributed import gathered, leads, together
 from snn_probe.machine.interrupts import unbroken
+from snn_probe.neurons.sharing import order_kept
 from snn_probe.neurons.values_only import values_only
 from snn_probe.parameters import Predicate, trainable
 from snn_probe.probes import record
@@ -125,6 +126,7 @@ def loss_slice(
         with (
             torch.no_grad(),
             values_only(model),
+            order_kept(),
             watched_currents(model) as currents,
             _saving(save if leads() else None, so_far, save_every) as keep,
         ):

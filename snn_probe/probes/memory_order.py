@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from snn_probe.neurons.sharing import order_kept
+from snn_probe.neurons.values_only import values_only
 from snn_probe.temporal import unrolled
 
 Order = Callable[[Tensor], Tensor]
@@ -36,9 +38,10 @@ def _same(inputs: Tensor) -> Tensor:
 
 
 def _takes(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether the model runs on inputs stored so, and step by step where it can with others."""
-    moved = channels_last(inputs)
-    with torch.no_grad():
+    """Whether the model runs on inputs stored so, and step by step where it can with others; on two examples at least,
+    as the order of one in memory is ambiguous."""
+    moved = channels_last(inputs if len(inputs) > 1 else torch.cat([inputs] * 2))
+    with torch.no_grad(), values_only(model), order_kept():
         try:
             model(moved)
         except RuntimeError:

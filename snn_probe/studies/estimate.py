@@ -83,12 +83,14 @@ def lines(parts: Mapping[str, list[Cost]], jobs: int, devices: int = 1) -> list[
         runs[cost.run] = runs.get(cost.run, 0.0) + cost.seconds
     most = min(jobs * devices, len(runs))
     time = in_time(dealt_out(runs.values(), jobs), dealt_out(runs.values(), most), devices)
-    processes = f"{min(jobs, most)} process{'es' * (min(jobs, most) > 1)}{' on each' * (devices > 1)}"
-    few = f"; there are {most} runs, and none is split" * (jobs * devices > most)
+    each = math.ceil(most / devices)
+    processes = f"{each} process{'es' * (each > 1)}{' on each' * (devices > 1)}"
+    outstanding = f"there are {most} runs" if most > 1 else "there is 1 run"
+    few = f"; {outstanding}, and none is split" * (jobs * devices > most)
     return [
         *(line for name, costs in parts.items() for line in _of_part(name, costs)),
         f"  time    {time} with {processes}{few}",
-        f"  memory  {_memory(parts, math.ceil(most / devices))}",
+        f"  memory  {_memory(parts, each)}",
         f"  disk    {in_bytes(sum(cost.bytes for costs in parts.values() for cost in costs))}, figures not counted",
     ]
 
