@@ -20,6 +20,7 @@ _MOVES = ("Stack", "Cat", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Pe
 
 
 def seeded(model: nn.Module, inputs: Tensor, seed: int) -> Tensor:
+    """What the model returns from the random state that belongs to this seed."""
     seed_all(seed)
     return model(inputs)
 
@@ -56,6 +57,7 @@ def _ours(error: BaseException) -> bool:
 
 
 def check_rank(model: nn.Module, logits: Tensor) -> None:
+    """That the model returned one tensor with three axes."""
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
@@ -67,6 +69,7 @@ def check_rank(model: nn.Module, logits: Tensor) -> None:
 def check_shape(
     model: nn.Module, logits: Tensor, inputs: Tensor, num_steps: int | None, num_classes: int | None
 ) -> None:
+    """That the axes are timesteps, examples and classes, as many as asked for; one example fewer tells which is N."""
     n = len(inputs)
     fewer = seeded(model, inputs[: n - 1], 0) if n > 1 else None
     if fewer is not None and logits.shape[1] == n and fewer.shape[1:] == (n - 1, *logits.shape[2:]):
@@ -181,6 +184,7 @@ def check_apart(model: nn.Module, logits: Tensor, inputs: Tensor) -> None:
 
 
 def check_not_probabilities(logits: Tensor) -> None:
+    """That no softmax has made the logits sum to 1; a warning where a sigmoid ends the network."""
     z = logits.detach()
     graded = bool(((z > 0) & (z < 1)).any())  # spikes of one neuron per row also sum to 1
     if graded and bool((z >= 0).all()) and bool(((z.sum(-1) - 1).abs() <= 1e-3).all()):

@@ -56,7 +56,7 @@ def _replaceable(module: nn.Module) -> bool:
 
 
 def _forward(neuron: Any, currents: Tensor) -> Tensor:
-    if neuron.step_mode != "m":  # since
+    if neuron.step_mode != "m":  # the network changed it while these forms run
         return type(neuron).forward(neuron, currents)
     potential = at_start(neuron, currents)
     if torch.compiler.is_compiling():
