@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_what_is_freed_is_taken_again(megabytes):
         assert max(pages("kept", megabytes)[0][3:]) < 50  # the first ones find their places
 
 
-def test_what_lies_free_is_handed_back():
+def handed_back():
     with allocation.freed_memory_kept():
         torch.ones(1 << 20)  # the first of its kind brings what stays
         allocation.hand_back()
@@ -57,7 +58,7 @@ def test_what_lies_free_is_handed_back():
         assert abs(held("cpu") - before) < 20e6 and len(last) == 1000
 
 
-def test_at_the_end_what_lies_free_below_something_kept_is_handed_back():
+def handed_back_at_the_end():
     allocation.hand_back()
     before = held("cpu")
     with allocation.freed_memory_kept():
@@ -67,6 +68,14 @@ def test_at_the_end_what_lies_free_below_something_kept_is_handed_back():
             del large
         assert held("cpu") - before > 250e6
     assert abs(held("cpu") - before) < 80e6 and len(last) == 1000
+
+
+@pytest.mark.parametrize("name", ["handed_back", "handed_back_at_the_end"])
+def test_what_lies_free_is(name):
+    """In a process of its own, whose heap no other test has left in pieces."""
+    code = f"import test_allocation; test_allocation.{name}()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_outermost_context_sets_and_resets(monkeypatch):
